@@ -1,0 +1,66 @@
+# objfs: bare `make` prints what can be made.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.ONESHELL:
+.SHELLFLAGS := -eu -c
+
+DIR ?= $(HOME)/objfs
+VENV := .venv
+BIN := $(VENV)/bin
+OBJFS := $(CURDIR)/$(BIN)/objfs
+JOBS ?= 2
+
+# What objfs needs to build and run, and what its tests need besides.
+PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-venv python3-dev libisal2
+TEST_PACKAGES := rsync attr acl
+
+.PHONY: help mount umount test check fmt bench roundtrip packages test-packages clean
+
+help: ## this text
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  DIR=PATH      where to mount (now $(DIR))"
+	@echo "  PYTHON=PATH   which Python to use (3.11 or newer)"
+
+mount: packages $(VENV)/.stamp ## install what is missing, make volume "default" on first use, mount it at DIR
+	@contrib/setup/first-mount.sh "$(OBJFS)" "$(DIR)"
+
+umount: $(VENV)/.stamp ## drain and unmount what `make mount` mounted
+	@"$(OBJFS)" umount "$(DIR)"
+
+test: packages test-packages $(VENV)/.stamp-dev check ## install what the tests need and run everything
+	@$(BIN)/python -bb -m pytest $(ARGS)
+
+check: $(VENV)/.stamp-dev ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+fmt: $(VENV)/.stamp-dev ## format the sources
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: packages $(VENV)/.stamp-dev ## the table of workloads: floor, local directory, objfs
+	@$(BIN)/python -m bench.run $(ARGS)
+
+roundtrip: packages test-packages $(VENV)/.stamp-dev ## a real tree onto a volume and back on a "new machine", with damage
+	@$(BIN)/python -m tests.system.roundtrip $(ARGS)
+
+packages:
+	@contrib/setup/install-packages.sh $(PACKAGES)
+
+test-packages:
+	@contrib/setup/install-packages.sh $(TEST_PACKAGES)
+
+# One environment: the stamp of the tests' tools stands on that of the program.
+$(VENV)/.stamp: pyproject.toml contrib/setup/python.sh
+	@test -x $(BIN)/python || "$$(contrib/setup/python.sh)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean: ## remove the environment and what tools left
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,5 @@
+"""``python -m objfs``: the same as the program ``objfs``."""
+
+from objfs.cli.main import main
+
+main()

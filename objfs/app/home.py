@@ -1,0 +1,73 @@
+"""Where volumes are known on this machine, and which one a name or a directory means.
+
+Owns ``OBJFS_HOME``.  A word with a slash, ``.`` or ``..`` is a path, anything else the name of a volume.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from objfs.app.client import ControlClient
+from objfs.app.mountpoint import find_mount, holder_of, resolve
+from objfs.errors import NotMounted, ObjfsError
+from objfs.volume.local import VolumeHome
+
+
+def objfs_home(environment: Mapping[str, str]) -> Path:
+    """``$OBJFS_HOME``, else /var/lib/objfs for root, else ``$XDG_STATE_HOME/objfs``."""
+    if environment.get("OBJFS_HOME"):
+        return Path(environment["OBJFS_HOME"]).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/objfs")
+    state = environment.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "objfs"
+
+
+def known_volumes(home: Path) -> list[VolumeHome]:
+    """The volumes that have a volume.toml here, by name."""
+    if not home.is_dir():
+        return []
+    return [VolumeHome(home, path.parent.name) for path in sorted(home.glob("*/volume.toml"))]
+
+
+def is_path(word: str) -> bool:
+    return "/" in word or word in (".", "..")
+
+
+def volume_of(home: Path, word: str) -> VolumeHome:
+    """The volume meant by a name, or by a path on its mount.  Raises NotMounted, NoSuchVolume, UsageError."""
+    if not is_path(word):
+        volume = VolumeHome(home, word)
+        if not volume.config_path.exists() and Path(word).is_dir():
+            return mounted_at(home, Path(word))
+        volume.require()
+        return volume
+    return mounted_at(home, Path(word))
+
+
+def mounted_at(home: Path, path: Path) -> VolumeHome:
+    """The volume mounted at, or above, ``path``; also one whose mount was taken away and still drains."""
+    mount = holder_of(path)
+    wanted = mount.directory if mount is not None else resolve(path)
+    volumes = known_volumes(home)
+    if mount is not None:
+        volumes.sort(key=lambda volume: volume.name != mount.source)  # the likely one first
+    for volume in volumes:
+        if directory_of(volume) == wanted:
+            return volume
+    if find_mount(wanted) is not None and mount is not None:
+        raise NotMounted(f"{wanted} is an objfs mount ({mount.source}) whose process does not answer")
+    raise NotMounted(f"no volume of objfs is mounted at {wanted}")
+
+
+def directory_of(volume: VolumeHome) -> Path | None:
+    """Where the running mount of a volume is, or was; None when none runs."""
+    try:
+        with ControlClient(volume.control_path) as mount:
+            answer = mount.ask("ping", timeout_s=10)
+    except ObjfsError:
+        return None
+    directory = answer.get("directory")
+    return Path(directory) if isinstance(directory, str) else None

@@ -1,0 +1,67 @@
+"""The loop-lag gauge: the longest time that one step of a task kept the event loop busy.
+
+Owns the measurement and the name that goes with it.  Costs two clock readings for each step.  A step is
+what a task does between two awaits, and while it runs nobody else is answered; 50 ms is the aim.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import trio
+
+from objfs.fs.ports import OPERATION
+
+log = logging.getLogger(__name__)
+
+WARN_S = 0.25
+"""A step longer than this is logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLag:
+    """The longest step so far, in seconds, what ran in it, and how many took over 50 ms."""
+
+    longest_s: float
+    operation: str
+    over_50ms: int
+
+
+class LoopWatch(trio.abc.Instrument):
+    """A trio instrument; give it to ``trio.run`` and read ``lag``."""
+
+    def __init__(self) -> None:
+        self._started = 0.0
+        self._longest = 0.0
+        self._operation = ""
+        self._over = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._started = time.perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        took = time.perf_counter() - self._started
+        if took < 0.05 and took <= self._longest:
+            return
+        name = operation_of(task)
+        self._over += took >= 0.05
+        if took > self._longest:
+            self._longest, self._operation = took, name
+        if took > WARN_S:
+            log.warning("event loop blocked seconds=%.3f operation=%s", took, name)
+
+    @property
+    def lag(self) -> LoopLag:
+        return LoopLag(self._longest, self._operation, self._over)
+
+    def reset(self) -> None:
+        """Forgets the longest step, for a measurement that begins now."""
+        self._longest, self._operation, self._over = 0.0, "", 0
+
+
+def operation_of(task: trio.lowlevel.Task) -> str:
+    """What a task is busy with: the operation that ``fs`` noted in its context, else the task's name."""
+    name = task.context.get(OPERATION)
+    return name if name else str(task.name)

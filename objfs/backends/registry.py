@@ -1,0 +1,87 @@
+"""From a URL to a bucket: one row per scheme.
+
+Owns the table.  A scheme's module, and with it the SDK of its cloud, is imported when the first
+bucket of that scheme is opened.  A new backend is a module with ``open_url`` and a row here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from objfs.backends.base import Bucket, Capabilities
+from objfs.backends.url import BucketURL, parse_text
+from objfs.errors import BadSetting, MalformedURL
+
+__all__ = ["SCHEMES", "BucketURL", "Scheme", "capabilities", "open_bucket", "parse_url"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """``module`` implements it; ``query`` are the parameters its URLs may have, ``options`` those
+    of this machine (credentials among them), which may also override the query."""
+
+    module: str
+    capabilities: Capabilities
+    query: frozenset[str] = frozenset()
+    options: frozenset[str] = frozenset()
+
+
+class _Opener(Protocol):
+    def open_url(self, url: BucketURL, options: Mapping[str, str]) -> Bucket: ...
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    "file": Scheme("objfs.backends.file", Capabilities(True, True, "always")),
+    "mem": Scheme("objfs.backends.memory", Capabilities(False, True, "always")),
+    "s3": Scheme(
+        "objfs.backends.s3",
+        Capabilities(True, False, "depends on the server"),
+        query=frozenset("endpoint region profile path_style storage_class sse sse_kms_key checksums".split()),
+        options=frozenset("access_key secret_key session_token ca_bundle".split()),
+    ),
+}
+
+
+def parse_url(text: str) -> BucketURL:
+    """Reads a bucket URL or a plain path; MalformedURL says which part is wrong."""
+    url = parse_text(text)
+    scheme = _scheme(url)
+    unknown = sorted(url.query.keys() - scheme.query)
+    if unknown:
+        known = ", ".join(sorted(scheme.query)) or "none"
+        raise MalformedURL(f"{url.scheme}:// has no parameter {unknown[0]!r}; known: {known}")
+    return url
+
+
+def open_bucket(url: str, options: Mapping[str, str]) -> Bucket:
+    """The bucket behind a URL, without wrappers and without a request.
+
+    ``options`` belong to this machine; they override the URL's parameters.  Raises MalformedURL,
+    BadSetting for an unknown or impossible option.
+    """
+    parsed = parse_url(url)
+    scheme = _scheme(parsed)
+    unknown = sorted(options.keys() - scheme.query - scheme.options)
+    if unknown:
+        known = ", ".join(sorted(scheme.query | scheme.options)) or "none"
+        raise BadSetting(f"{parsed.scheme}:// buckets have no option {unknown[0]!r}; known: {known}")
+    opener = cast(_Opener, importlib.import_module(scheme.module))
+    return opener.open_url(parsed, options)
+
+
+def capabilities(url: str) -> Capabilities:
+    """What is known of this kind of bucket beforehand.  MalformedURL."""
+    return _scheme(parse_text(url)).capabilities
+
+
+def _scheme(url: BucketURL) -> Scheme:
+    try:
+        return SCHEMES[url.scheme]
+    except KeyError:
+        known = ", ".join(f"{name}://" for name in sorted(SCHEMES))
+        raise MalformedURL(
+            f"{url.scheme}:// is not a kind of bucket that objfs knows; known: {known}"
+        ) from None

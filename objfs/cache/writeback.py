@@ -1,0 +1,342 @@
+"""Upload: dirty versions become segments.
+
+Owns what is frozen when, batches, retries and cuts.  Promises: a version is uploaded only after
+its base is stored; a failed upload loses nothing and is tried again with growing delay; a version that a cut needs
+is uploaded also when its row is gone; others freed are not uploaded.  Reads and writes never wait here.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import trio
+
+from objfs.cache.cut import Cut
+from objfs.cache.dedup import DedupIndex
+from objfs.cache.entry import Entry, State, visible_length
+from objfs.cache.reader import Reader
+from objfs.cache.settings import CacheSettings
+from objfs.cache.shelf import Shelf
+from objfs.cache.space import Space
+from objfs.errors import ObjfsError
+from objfs.model import (
+    FRAME_SIZE,
+    ChunkId,
+    ChunkState,
+    ChunkTable,
+    Clock,
+    Location,
+    Placed,
+    Sealable,
+    Segment,
+    SegmentNo,
+    SegmentPort,
+    WriteGate,
+)
+
+log = logging.getLogger(__name__)
+
+_BREATH_BYTES = 1024 * 1024
+_BREATH_CHUNKS = 32
+_SHORTEST_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A version with all its bytes, on its way."""
+
+    entry: Entry
+    item: Sealable
+    identity: bytes
+
+
+class Writeback:
+    """The uploader; ``run`` is its task."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        space: Space,
+        reader: Reader,
+        table: ChunkTable,
+        store: SegmentPort,
+        settings: CacheSettings,
+        gate: WriteGate,
+        clock: Clock,
+    ) -> None:
+        self._shelf = shelf
+        self._space = space
+        self._reader = reader
+        self._table = table
+        self._store = store
+        self._settings = settings
+        self._gate = gate
+        self._clock = clock
+        self._dedup = DedupIndex(settings.dedup_entries, table)
+        self._cuts: list[Cut] = []
+        self._cut_bases: set[ChunkId] = set()
+        self._wake = trio.Event()
+        self._uploads = 0
+        self._retry_at = 0.0
+        self.failures = 0
+        self.last_error: str | None = None
+
+    def kick(self) -> None:
+        """Something changed: the uploader looks again."""
+        self._wake.set()
+
+    # --- cuts ---
+
+    def cut(self) -> Cut:
+        """Freezes every unplaced version; what is written from now on layers over them."""
+        entries = list(self._shelf.unplaced.values())
+        for entry in entries:
+            self._freeze(entry)
+            entry.cuts += 1
+            self._remember(entry)
+        cut = Cut(entry.chunk for entry in entries)
+        if entries:
+            self._cuts.append(cut)
+            self.kick()
+        return cut
+
+    def _freeze(self, entry: Entry) -> None:
+        row = entry.row
+        if entry.state is State.DIRTY and row is not None and row.base is not None:
+            # The base's share may have shrunk by a truncate that touched no byte of this version.
+            entry.row = self._table.chunk(entry.chunk) or row
+        entry.freeze()
+
+    def _remember(self, entry: Entry) -> None:
+        """Keeps the row of a stored base: the cut reads through it even when the table drops it."""
+        base = entry.row.base if entry.row is not None else None
+        if base is None:
+            return
+        if base in self._shelf.unplaced:
+            self._cut_bases.add(base)
+            return
+        row = self._reader.row(base)
+        if row is not None:
+            segment = self._reader.segment_of(row) if row.location is not None else None
+            self._reader.known_rows[base] = (row, segment)
+
+    def _tell_cuts(self, entry: Entry, placed: Placed, segment: Segment) -> None:
+        for cut in self._cuts:
+            if cut.note(placed, segment):
+                entry.cuts -= 1
+        self._cuts = [cut for cut in self._cuts if cut.pending]
+        if not self._cuts:
+            self._reader.known_rows.clear()
+            self._cut_bases.clear()
+
+    # --- choosing ---
+
+    def _pressure(self) -> bool:
+        waiting = self._shelf.dirty_bytes - self._space.in_flight
+        crowded = len(self._shelf.unplaced) > self._settings.max_entries // 2
+        return self._space.waiting > 0 or waiting > self._settings.writeback_bytes or crowded
+
+    def _pick(self, now: float) -> list[Entry]:
+        """The next batch, oldest first; empty when nothing is due."""
+        everything, batch, size = self._pressure(), [], 0
+        settings = self._settings
+        for entry in self._shelf.unplaced.values():
+            due = everything or entry.state is State.FROZEN
+            if not due and now - entry.first_dirty < settings.dirty_age_s:
+                if self._cuts or self.failures:
+                    continue
+                break  # ascending age: the rest is younger
+            if not self._ready(entry, now):
+                continue
+            batch.append(entry)
+            size += visible_length(entry.row, entry) if entry.row is not None else 0
+            if size >= settings.segment_bytes or len(batch) >= settings.segment_chunks:
+                break
+        return batch
+
+    def _ready(self, entry: Entry, now: float) -> bool:
+        if entry.uploading or entry.retry_at > now or (entry.freed and not entry.cuts):
+            return False
+        base = entry.row.base if entry.row is not None else None
+        return base is None or base not in self._shelf.unplaced
+
+    def _next_time(self, now: float) -> float:
+        """When to look again without being woken."""
+        if self._retry_at > now:
+            return self._retry_at
+        age = self._settings.dirty_age_s
+        times = [now + age]
+        for entry in self._shelf.unplaced.values():
+            if entry.retry_at > now:
+                times.append(entry.retry_at)
+            elif not entry.uploading:
+                if entry.state is State.DIRTY:
+                    times.append(entry.first_dirty + age)
+                break
+        return max(min(times), now + _SHORTEST_S)
+
+    # --- uploading ---
+
+    async def run(self) -> None:
+        """Uploads until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                now = self._clock.monotonic()
+                while self._may_start(now) and (batch := self._pick(now)):
+                    for entry in batch:
+                        self._freeze(entry)
+                        entry.uploading = True
+                    self._uploads += 1
+                    nursery.start_soon(self._upload, batch)
+                with trio.move_on_after(self._next_time(now) - now):
+                    await self._wake.wait()
+
+    def _may_start(self, now: float) -> bool:
+        return self._gate.open and self._uploads < self._settings.uploads and now >= self._retry_at
+
+    async def _upload(self, batch: list[Entry]) -> None:
+        size = sum(visible_length(e.row, e) for e in batch if e.row is not None)
+        try:
+            with self._counted(size):
+                wholes = await self._complete(batch)
+                await self._send(wholes)
+            self.failures = 0
+        except (ObjfsError, OSError) as error:
+            self._failed(error)
+        finally:
+            self._uploads -= 1
+            for entry in batch:
+                entry.uploading = False
+                self._shelf.forget_if_unneeded(entry)
+            self._space.wake()
+            self.kick()
+
+    @contextmanager
+    def _counted(self, size: int) -> Iterator[None]:
+        self._space.in_flight += size
+        try:
+            yield
+        finally:
+            self._space.in_flight -= size
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        self.last_error = str(error)
+        delay = self._delay(self.failures)
+        self._retry_at = self._clock.monotonic() + delay
+        log.warning("upload failed: failures=%d retry_s=%.1f error=%s", self.failures, delay, error)
+
+    def _delay(self, failures: int) -> float:
+        full = min(self._settings.retry_most_s, self._settings.retry_first_s * 2.0 ** min(failures - 1, 30))
+        return full * random.uniform(0.5, 1.0)
+
+    async def _complete(self, batch: list[Entry]) -> list[_Whole]:
+        """All bytes of each version; one whose base cannot be read waits without stopping the others."""
+        items: list[tuple[Entry, Sealable]] = []
+        since = 0
+        for number, entry in enumerate(batch):
+            if entry.freed and not entry.cuts:
+                continue
+            try:
+                data = await self._whole(entry)
+            except (ObjfsError, OSError) as error:
+                self._cannot_complete(entry, error)
+                continue
+            row = entry.row
+            if row is not None:
+                items.append((entry, Sealable(row.chunk, row.ino, row.index, data)))
+            since += len(data)
+            if since >= _BREATH_BYTES or number % _BREATH_CHUNKS == 0:
+                since = 0
+                await trio.lowlevel.checkpoint()
+        identities = await trio.to_thread.run_sync(self._identify, [item.data for _, item in items])
+        return [_Whole(entry, item, name) for (entry, item), name in zip(items, identities, strict=True)]
+
+    async def _whole(self, entry: Entry) -> bytes:
+        row = entry.row
+        assert row is not None
+        # A version of nothing but zeros still needs a frame to be stored.
+        length = max(1, visible_length(row, entry))
+        data = self._reader.read_nowait(row, 0, length)
+        return data if data is not None else await self._reader.read(row, 0, length, ahead=False)
+
+    def _cannot_complete(self, entry: Entry, error: Exception) -> None:
+        entry.failures += 1
+        delay = self._delay(entry.failures)
+        entry.retry_at = self._clock.monotonic() + delay
+        self.last_error = str(error)
+        log.warning("chunk waits for its base: chunk=%x retry_s=%.1f error=%s", entry.chunk, delay, error)
+
+    def _identify(self, datas: list[bytes]) -> list[bytes]:
+        return [self._store.identify(data) for data in datas]
+
+    async def _send(self, wholes: list[_Whole]) -> None:
+        """Places what is known already by reference, the rest in a new segment."""
+        fresh: dict[bytes, _Whole] = {}
+        twins: list[_Whole] = []
+        for whole in wholes:
+            if whole.identity in fresh:
+                twins.append(whole)
+            elif not self._place_known(whole):
+                fresh[whole.identity] = whole
+        if not fresh:
+            return
+        self._gate.check()
+        segment, placed = await self._store.write_segment([whole.item for whole in fresh.values()])
+        where = {one.chunk: one.location for one in placed}
+        located = [(whole, where[whole.item.chunk]) for whole in fresh.values()]
+        located += [(twin, where[fresh[twin.identity].item.chunk]) for twin in twins]
+        self._place(segment, located)
+
+    def _place_known(self, whole: _Whole) -> bool:
+        known = self._dedup.find(whole.identity)
+        if known is None:
+            return False
+        location, segment = known
+        self._gate.check()
+        placed = Placed(whole.entry.chunk, location)
+        self._table.place(None, [placed])
+        self._finish(whole, placed, segment)
+        return True
+
+    def _place(self, segment: Segment, located: list[tuple[_Whole, Location]]) -> None:
+        number = self._table.place(segment, [Placed(w.entry.chunk, location) for w, location in located])
+        assert number is not None
+        for whole, location in located:
+            self._finish(whole, Placed(whole.entry.chunk, _numbered(location, number)), segment)
+            self._dedup.note(whole.identity, whole.entry.chunk)
+
+    def _finish(self, whole: _Whole, placed: Placed, segment: Segment) -> None:
+        """The version is stored: its file is complete and clean, and whoever waits hears of it."""
+        entry = whole.entry
+        row = entry.row
+        if self._shelf.entries.get(entry.chunk) is not entry or row is None:
+            return
+        if entry.chunk in self._cut_bases:
+            stored = replace(row, state=ChunkState.STORED, location=placed.location, base=None)
+            self._reader.known_rows[entry.chunk] = (stored, segment)
+        self._shelf.settle(entry)
+        self._fill(entry, whole.item.data)
+        self._tell_cuts(entry, placed, segment)
+        self._shelf.forget_if_unneeded(entry)
+
+    def _fill(self, entry: Entry, data: bytes) -> None:
+        """Adds what came from the base, as far as there is room, and notes the checksums."""
+        entry.freed = entry.freed or self._table.chunk(entry.chunk) is None
+        if entry.freed:
+            return
+        for at in range(0, len(data), FRAME_SIZE):
+            frame = data[at : at + FRAME_SIZE]
+            if entry.present.covers(at, at + len(frame)):
+                self._shelf.note_clean(entry.chunk, at, frame)
+            elif self._space.room_for(len(frame)):
+                self._shelf.keep(entry.chunk, entry.ino, at, frame)
+
+
+def _numbered(location: Location, number: SegmentNo) -> Location:
+    return replace(location, segment=number)

@@ -1,0 +1,101 @@
+"""What every command shares: where volumes are, how to print, how to show sizes and ages.
+
+Owns the two consoles.  Results go to standard output; progress and messages go to standard error,
+and progress bars only to a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from objfs.app.home import objfs_home
+from objfs.volume.fields import JSON
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def home() -> Path:
+    return objfs_home(os.environ)
+
+
+def say(message: str) -> None:
+    """One line for the person, on standard error."""
+    click.echo(message, err=True)
+
+
+def show_json(value: Mapping[str, JSON] | Sequence[JSON]) -> None:
+    click.echo(json.dumps(value, indent=2, sort_keys=True))
+
+
+def json_option(command: F) -> F:
+    """``--json`` for a listing."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+
+
+def table(*columns: str) -> Table:
+    """A plain table: no frames, so that it can be cut and grepped."""
+    made = Table(box=None, pad_edge=False, show_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def show_table(made: Table) -> None:
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False, markup=False).print(made)
+
+
+def size(count: int) -> str:
+    """``1.50 GiB (1.61 GB)``: both units, because people and clouds count differently."""
+    if abs(count) < 1024:
+        return f"{count} B"
+    return f"{_scaled(count, 1024, 'iB')} ({_scaled(count, 1000, 'B')})"
+
+
+def _scaled(count: int, base: int, suffix: str) -> str:
+    value, units = float(count), "kMGTPE" if base == 1000 else "KMGTPE"
+    for unit in units:
+        value /= base
+        if abs(value) < base or unit == "E":
+            return f"{value:.2f} {unit}{suffix}"
+    raise AssertionError("unreachable: the last unit always answers")
+
+
+def age(seconds: float) -> str:
+    """``3.2 s``, ``5 min``, ``2 h``, ``4 d``."""
+    for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / divisor:.1f} {unit}" if divisor == 1 else f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+@contextmanager
+def drain_progress(label: str) -> Iterator[Callable[[Mapping[str, JSON]], None]]:
+    """A bar over the bytes left, fed with progress messages of a mount; silent without a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _message: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(label, total=None, left="")
+        most = 0
+
+        def update(message: Mapping[str, JSON]) -> None:
+            nonlocal most
+            left = int(str(message.get("left_bytes", 0)))
+            most = max(most, left)
+            bar.update(task, total=max(most, 1), completed=most - left, left=f"{size(left)} left")
+
+        yield update

@@ -1,0 +1,82 @@
+"""The program ``objfs``: its commands, and the one place where an error becomes a line and an exit code.
+
+Owns the entry point.  Called as ``mount.fuse.objfs``, or with arguments as mount(8) gives them to a
+helper (``SRC DIR -o OPTIONS``), it mounts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+import objfs
+from objfs.cli.attach import attach
+from objfs.cli.bench import bench
+from objfs.cli.bucket import bucket
+from objfs.cli.context import say
+from objfs.cli.flush import flush
+from objfs.cli.info import info
+from objfs.cli.key import key
+from objfs.cli.log import log
+from objfs.cli.mkfs import mkfs
+from objfs.cli.mount import mount
+from objfs.cli.mount_helper import mount_helper
+from objfs.cli.status import status
+from objfs.cli.umount import umount
+from objfs.errors import ExitCode, ObjfsError
+
+HELPER = "mount.fuse.objfs"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(objfs.__version__, prog_name="objfs")
+def cli() -> None:
+    """A directory that outlives its disks: files as encrypted, erasure-coded objects in several buckets."""
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"objfs {objfs.__version__}")
+
+
+for _command in (mkfs, attach, mount, umount, status, flush, info, key, bucket, bench, log, mount_helper):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(Path(sys.argv[0]).name, sys.argv[1:]))
+
+
+def run(program: str, arguments: Sequence[str]) -> int:
+    """Runs one command and gives its exit code; every failure is one line on standard error."""
+    if program == HELPER or _like_a_helper(arguments):
+        arguments = ["mount-helper", *arguments]
+    try:
+        result = cli.main(args=list(arguments), prog_name="objfs", standalone_mode=False)
+    except ObjfsError as error:
+        return _fail(str(error), error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        return _fail(error.format_message(), ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", ExitCode.FAILURE)
+    except OSError as error:
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror}", ExitCode.FAILURE)
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _fail(message: str, code: int) -> int:
+    say("objfs: " + " ".join(message.split()))
+    return int(code)
+
+
+def _like_a_helper(arguments: Sequence[str]) -> bool:
+    """mount(8) without a helper of ours runs ``objfs SRC DIR -o OPTIONS``; no command has that form."""
+    return len(arguments) >= 3 and arguments[0] not in cli.commands and "-o" in arguments[2:]

@@ -1,0 +1,144 @@
+"""``objfs status``: is it safe, what is missing, what does it cost."""
+
+from __future__ import annotations
+
+import click
+
+from objfs.app.client import ControlClient
+from objfs.app.home import known_volumes, volume_of
+from objfs.cli.context import age, home, json_option, show_json, show_table, size, table
+from objfs.errors import NotMounted
+from objfs.volume.fields import JSON, Fields
+from objfs.volume.local import VolumeHome
+
+
+@click.command()
+@click.argument("volume", metavar="[NAME_OR_DIR]", required=False)
+@json_option
+def status(volume: str | None, as_json: bool) -> None:
+    """Say where a volume is mounted, what is not yet safe, and which losses are covered.
+
+    Without an argument: one line for each volume known on this machine.
+    """
+    if volume is None:
+        _overview(as_json)
+        return
+    found = volume_of(home(), volume)
+    document = ask_status(found)
+    if as_json:
+        show_json(document)
+    else:
+        click.echo("\n".join(describe(Fields(document, "status"))))
+
+
+def ask_status(volume: VolumeHome) -> dict[str, JSON]:
+    """The running mount's document, or what is known of a volume that is not mounted."""
+    try:
+        with ControlClient(volume.control_path) as mount:
+            return mount.ask("status")
+    except NotMounted:
+        config = volume.read_config()
+        return {
+            "volume": volume.name,
+            "uuid": config.volume.hex(),
+            "state": "not mounted",
+            "directory": "",
+            "buckets": [{"url": place.url, "uuid": place.uuid.hex()} for place in config.buckets],
+        }
+
+
+def _overview(as_json: bool) -> None:
+    documents = [ask_status(volume) for volume in known_volumes(home())]
+    if as_json:
+        show_json([*documents])
+        return
+    rows = table("VOLUME", "STATE", "DIRECTORY", "NOT YET SAFE")
+    for document in documents:
+        dirty = document.get("dirty_bytes")
+        rows.add_row(
+            str(document["volume"]),
+            str(document["state"]),
+            str(document["directory"]),
+            size(dirty) if isinstance(dirty, int) else "",
+        )
+    show_table(rows)
+
+
+def describe(status: Fields) -> list[str]:
+    """The document for a person, one fact a line."""
+    head = f"volume       {status.text('volume')} ({status.text('uuid')})"
+    if status.text("state") == "not mounted":
+        return [head, "state        not mounted on this machine"]
+    return [
+        head,
+        f"state        {_state(status)}",
+        f"safety       {_safety(status)}",
+        f"redundancy   {_redundancy(status.object('redundancy'))}",
+        f"checkpoint   {_checkpoint(status.object('checkpoint'))}",
+        f"content      {status.integer('inodes')} inodes, {size(status.integer('content_bytes'))}",
+        f"cache        {_cache(status.object('cache'))}",
+        f"process      {status.integer('pid')}, {size(status.integer('memory_bytes'))} resident, "
+        f"objfs {status.text('version')}",
+        f"event loop   {_loop(status.object('loop'))}",
+        *_buckets(status),
+    ]
+
+
+def _state(status: Fields) -> str:
+    where, state = status.text("directory", 8192), status.text("state")
+    if state == "unmounted":
+        return f"unmounted from {where}, {size(status.integer('dirty_bytes'))} left to drain"
+    mode = "read only" if status.flag("read_only") else "read and write"
+    reason = f"; writing stopped: {status.text('reason', 8192)}" if status.text("reason", 8192) else ""
+    return f"{state} at {where}, {mode}{reason}"
+
+
+def _safety(status: Fields) -> str:
+    if status.flag("safe"):
+        return "safe: everything is recoverable from the buckets"
+    dirty = status.integer("dirty_bytes")
+    if not dirty:
+        return "all content is in the buckets; the next checkpoint will name it"
+    oldest = age(status.number("oldest_dirty_s", 0, 1e12))
+    text = f"{size(dirty)} not yet in the buckets, the oldest for {oldest}"
+    error = status.text("upload_error", 8192)
+    return f"{text}; the last upload failed: {error}" if error else text
+
+
+def _redundancy(redundancy: Fields) -> str:
+    degraded = "DEGRADED: " if redundancy.items("missing", 256) else ""
+    return f"{degraded}{redundancy.text('sentence', 65536)} (code {redundancy.text('code')})"
+
+
+def _checkpoint(checkpoint: Fields) -> str:
+    if not checkpoint.has("seq"):
+        return "none yet"
+    made = f", {age(checkpoint.number('age_s', 0, 1e12))} old" if checkpoint.has("age_s") else ""
+    return f"number {checkpoint.integer('seq')}{made}"
+
+
+def _cache(cache: Fields) -> str:
+    used, limit = size(cache.integer("cached_bytes")), size(cache.integer("limit_bytes"))
+    return f"{used} of {limit}, {cache.integer('hits')} hits, {cache.integer('misses')} misses"
+
+
+def _loop(loop: Fields) -> str:
+    longest, over = loop.number("longest_s", 0, 1e9), loop.integer("over_50ms")
+    return f"longest block {longest * 1000:.0f} ms in {loop.text('operation')}, {over} over 50 ms"
+
+
+def _buckets(status: Fields) -> list[str]:
+    lines = [""]
+    for bucket in status.objects("buckets", 256):
+        requests = bucket.object("requests")
+        total = sum(requests.integer(name) for name in requests.value)
+        lines.append(
+            f"bucket {bucket.integer('slot')}     {bucket.text('url', 8192)}: {bucket.text('health')}"
+        )
+        lines.append(
+            f"             {total} requests, {size(bucket.integer('bytes_out'))} written, "
+            f"{size(bucket.integer('bytes_in'))} read, {bucket.integer('errors')} errors"
+        )
+        if bucket.text("last_error", 65536):
+            lines.append(f"             last error: {bucket.text('last_error', 65536)}")
+    return lines

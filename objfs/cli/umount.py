@@ -1,0 +1,34 @@
+"""``objfs umount``: take the mount away, with everything in the buckets or saying what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from objfs.app.client import ControlClient
+from objfs.app.home import mounted_at
+from objfs.cli.context import drain_progress, home, say, size
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--no-wait", is_flag=True, help="Unmount at once; what is left drains in the background.")
+@click.option(
+    "--lazy", is_flag=True, help="Unmount also while programs use it; they keep what they have open."
+)
+def umount(directory: Path, no_wait: bool, lazy: bool) -> None:
+    """Drain into the buckets and unmount DIRECTORY.
+
+    Returns when everything is recoverable from the buckets and the mount's process is gone.
+    """
+    volume = mounted_at(home(), directory)
+    with ControlClient(volume.control_path) as mount, drain_progress("draining") as progress:
+        answer = mount.ask("umount", progress, timeout_s=None, wait=not no_wait, lazy=lazy)
+        if not no_wait:
+            mount.wait_closed()
+    left = int(str(answer.get("left_bytes", 0)))
+    if no_wait and left:
+        say(f"{directory} is unmounted; {size(left)} left, draining (see objfs status {volume.name})")
+    elif answer.get("error"):
+        say(f"{directory} is unmounted; {answer['error']}")

@@ -1,0 +1,183 @@
+"""The file system of one view of a volume: the facade over names, bytes and handles.
+
+Owns the joins between the three: an inode lives while it has a name, an open handle or a place in the
+kernel's memory; opening with O_TRUNC truncates; a write through an O_SYNC handle is durable before it
+returns; a change of size is a truncate.  Promises that every mutation of a read-only view, or after the
+gate was closed, raises ReadOnly.  Knows no protocol: ``fuse`` speaks to it, and so do the tests.
+
+Times: a mount behaves as ``noatime`` (see ``namespace``).  Permissions are the kernel's
+(``default_permissions``).  ``lookup``, ``create``, ``mkdir``, ``mknod``, ``symlink`` and ``link`` do not
+count as lookups by themselves: who hands an inode to the kernel says so with ``looked_up``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from objfs.errors import BadHandle, IsDirectory, ReadOnly
+from objfs.fs.data import Data
+from objfs.fs.handles import Handle, Handles
+from objfs.fs.namespace import Namespace, without_set_id
+from objfs.fs.orphans import Orphans
+from objfs.fs.ports import (
+    Barrier,
+    Caller,
+    CapacitySource,
+    ChunkCachePort,
+    FsSettings,
+    Tables,
+)
+from objfs.model import Attr, AttrChange, Clock, Ino, WriteGate
+
+
+class FileSystem:
+    """One view of a volume.  Start with ``recover()``, keep ``run()`` in a nursery, end with ``aclose()``."""
+
+    def __init__(
+        self,
+        table: Tables,
+        cache: ChunkCachePort,
+        settings: FsSettings,
+        gate: WriteGate,
+        clock: Clock,
+        barrier: Barrier,
+        capacity: CapacitySource,
+    ) -> None:
+        self._table = table
+        self._cache = cache
+        self._gate = gate
+        self.settings = settings
+        self.orphans = Orphans(table, gate, clock)
+        self._handles = Handles(self.orphans.unused)
+        self._data = Data(table, cache, settings, clock, barrier, writable=self._writable)
+        self._names = names = Namespace(
+            table,
+            settings.root,
+            clock,
+            capacity,
+            writable=self._writable,
+            unlinked=lambda ino: self.orphans.unlinked(ino, self._handles),
+        )
+        # What needs neither bytes nor handles is offered as the namespace has it.
+        self.lookup = names.lookup
+        self.parent_of = names.parent_of
+        self.getattr = names.getattr
+        self.readlink = names.readlink
+        self.readdir = names.readdir
+        self.access = names.access
+        self.statfs = names.statfs
+        self.mkdir = names.mkdir
+        self.mknod = names.mknod
+        self.symlink = names.symlink
+        self.link = names.link
+        self.unlink = names.unlink
+        self.rmdir = names.rmdir
+        self.rename = names.rename
+        self.get_xattr = names.get_xattr
+        self.set_xattr = names.set_xattr
+        self.list_xattr = names.list_xattr
+        self.remove_xattr = names.remove_xattr
+        # The kernel learns of inodes and forgets them.
+        self.looked_up = self._handles.looked_up
+        self.forget = self._handles.forget
+        self.handle = self._handles.get
+        self.release = self._handles.close
+        self.statistics = self._handles.statistics
+
+    # --- life --------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """To be awaited before anybody is served: completes what a crash interrupted."""
+        if not self.settings.read_only:
+            await self.orphans.finish_truncates()
+
+    async def run(self) -> None:
+        """The background work of the view: purges orphans until cancelled."""
+        if self.settings.read_only:
+            await trio.sleep_forever()
+        await self.orphans.run()
+
+    async def aclose(self) -> None:
+        """After the last request: nobody holds anything any more, so all orphans are purged."""
+        if not self.settings.read_only:
+            await self.orphans.release_all()
+
+    def _writable(self) -> None:
+        if self.settings.read_only:
+            raise ReadOnly("this mount is read-only")
+        self._gate.check()
+
+    # --- attributes and sizes ----------------------------------------------------------
+
+    async def setattr(self, ino: Ino, change: AttrChange, size: int | None, caller: Caller) -> Attr:
+        """The size first, then the rest: times that are given win over those of the truncate.
+
+        A truncate by somebody other than root drops the set-ID bits of the file, unless the same
+        call sets the mode.
+        """
+        if size is not None:
+            attr = await self.truncate(ino, size, caller)
+            if change == AttrChange():
+                return attr
+        return self._names.set_attr(ino, change)
+
+    # --- handles -----------------------------------------------------------------------
+
+    def create(self, parent: Ino, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Handle, Attr]:
+        """A new regular file, open."""
+        attr = self._names.create(parent, name, mode, caller)
+        return self._handles.open(attr.ino, flags), attr
+
+    async def open(self, ino: Ino, flags: int, caller: Caller) -> Handle:
+        """Opens a file; O_TRUNC empties it.  Raises IsDirectory, ReadOnly, StaleHandle."""
+        attr = self._table.get(ino)
+        if attr.is_dir:
+            raise IsDirectory(f"inode {ino} is a directory")
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            self._writable()
+        # Counted before the truncate may await: from here on the inode is held.
+        handle = self._handles.open(ino, flags)
+        if flags & os.O_TRUNC and attr.is_regular:
+            try:
+                await self.truncate(ino, 0, caller)
+            except BaseException:
+                self._handles.close(handle.fh)
+                raise
+        return handle
+
+    def opendir(self, ino: Ino) -> Handle:
+        """Raises NotDirectory, StaleHandle."""
+        self._names.lookup(ino, b".")
+        return self._handles.open(ino, os.O_RDONLY)
+
+    # --- bytes -------------------------------------------------------------------------
+
+    async def read(self, fh: int, offset: int, length: int) -> bytes:
+        """A handle open for writing only reads too: the kernel completes pages through it."""
+        return await self._data.read(self._handles.get(fh).ino, offset, length)
+
+    async def write(self, fh: int, offset: int, data: bytes, *, clear_suid: bool = False) -> int:
+        """``clear_suid``: the writer is unprivileged and the kernel has not seen to set-ID bits."""
+        handle = self._handles.get(fh)
+        if not handle.writes:
+            raise BadHandle(f"file handle {fh} is open for reading only")
+        written = await self._data.write(handle.ino, offset, data, clear_suid=clear_suid)
+        if handle.synchronous:
+            await self._data.fsync(handle.ino)
+        return written
+
+    async def truncate(self, ino: Ino, size: int, caller: Caller) -> Attr:
+        attr = await self._data.truncate(ino, size)
+        if caller.uid != 0 and attr.mode != without_set_id(attr.mode):
+            attr = self._names.set_attr(ino, AttrChange(mode=without_set_id(attr.mode)))
+        return attr
+
+    async def fsync(self, fh: int) -> None:
+        """See ``Data.fsync``; also for a directory's handle."""
+        await self._data.fsync(self._handles.get(fh).ino)
+
+    async def sync(self) -> None:
+        """Everything that was written is durable on this machine."""
+        await self._cache.sync()

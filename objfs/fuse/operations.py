@@ -1,0 +1,345 @@
+"""The handlers of pyfuse3: unpack, call the file system, translate.
+
+Owns nothing but the mapping, the accounting of lookups that the protocol asks for, and the decision
+about the page cache.  Knows no rule of POSIX.
+
+- Every answer that carries an inode counts as one lookup of it, but for '.' and '..' of a listing.
+- Offsets of a listing: 0 begins, 1 is after '.', 2 after '..', above that the cookies of entries.
+- ``flush`` and ``poll`` are left to pyfuse3, which answers ENOSYS once: the kernel then stops asking,
+  and a close costs no request.
+- The page cache is kept from one open to the next, because all changes pass through it; except while
+  the kernel remembers an inode that was opened with O_DIRECT for writing: asynchronous direct writes do
+  not update pages that are read meanwhile, and every later open must begin with an empty cache.
+  O_DIRECT set later, by fcntl(2), is not seen here.
+- The kernel clears set-ID bits at a write by a setattr of its own; write requests name no caller.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Sequence
+
+import pyfuse3
+
+from objfs.errors import NotFound, ReadOnly, StaleHandle
+from objfs.fs import Caller, FileSystem, Handle
+from objfs.fuse.translate import (
+    HANDLE_MASK,
+    SLOT_SHIFT,
+    FuseSettings,
+    Translator,
+    Views,
+    change_of,
+    guarded,
+    rename_flag,
+    statvfs_of,
+)
+from objfs.model import Attr, Ino
+
+log = logging.getLogger(__name__)
+
+DOT, DOTDOT = 1, 2
+_PAGE_MIN = 16
+
+
+class View:
+    """One tree of the mount: the live one (slot 0), or a browsed snapshot."""
+
+    def __init__(self, fs: FileSystem, translate: Translator) -> None:
+        self.fs = fs
+        self.translate = translate
+
+    def known(self, attr: Attr) -> pyfuse3.EntryAttributes:
+        """An answer that makes the kernel know the inode once more."""
+        entry = self.translate.entry(attr)
+        self.fs.looked_up(attr.ino)
+        return entry
+
+
+class Operations(pyfuse3.Operations):
+    """The adapter of one mount.  ``enable_acl`` stays off: ACLs are stored, and not enforced."""
+
+    def __init__(
+        self, fs: FileSystem, settings: FuseSettings | None = None, *, writeback: bool = False
+    ) -> None:
+        super().__init__()
+        self.enable_writeback_cache = writeback
+        self._settings = settings or FuseSettings()
+        self.views = Views(fs.settings.root)
+        self._trees: dict[int, View] = {}
+        self._direct: set[int] = set()
+        self.add_view(0, fs)
+
+    # --- views -------------------------------------------------------------------------
+
+    def add_view(self, slot: int, fs: FileSystem) -> None:
+        """Shows another tree under its own inode numbers."""
+        self._trees[slot] = View(fs, Translator(self.views, slot, self._settings))
+
+    def remove_view(self, slot: int) -> None:
+        """What the kernel still knows of the tree answers ESTALE from now on."""
+        del self._trees[slot]
+
+    # --- names -------------------------------------------------------------------------
+
+    @guarded
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        view, parent = self._at(parent_inode)
+        try:
+            return view.known(view.fs.lookup(parent, name))
+        except NotFound:
+            return view.translate.absent()
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        # Nobody waits for an answer, so nothing may leave from here either.
+        try:
+            for number, count in inode_list:
+                self._forget(number, count)
+        except Exception:
+            log.exception("internal error operation=forget")
+
+    def _forget(self, number: int, count: int) -> None:
+        slot, ino = self.views.decode(number)
+        view = self._trees.get(slot)
+        if view is None or view.fs.forget(ino, count):
+            self._direct.discard(number)
+
+    @guarded
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        view, ino = self._at(inode)
+        return view.fs.readlink(ino)
+
+    @guarded
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        view, parent = self._at(parent_inode)
+        return view.known(view.fs.mknod(parent, name, mode, rdev, _caller(ctx)))
+
+    @guarded
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        view, parent = self._at(parent_inode)
+        return view.known(view.fs.mkdir(parent, name, mode, _caller(ctx)))
+
+    @guarded
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        view, parent = self._at(parent_inode)
+        return view.known(view.fs.symlink(parent, name, target, _caller(ctx)))
+
+    @guarded
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        view, ino, parent = self._both(inode, new_parent_inode)
+        return view.known(view.fs.link(ino, parent, new_name))
+
+    @guarded
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        view, parent = self._at(parent_inode)
+        view.fs.unlink(parent, name)
+
+    @guarded
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        view, parent = self._at(parent_inode)
+        view.fs.rmdir(parent, name)
+
+    @guarded
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        view, parent, new_parent = self._both(parent_inode_old, parent_inode_new)
+        view.fs.rename(parent, name_old, new_parent, name_new, rename_flag(flags))
+
+    # --- attributes --------------------------------------------------------------------
+
+    @guarded
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        view, ino = self._at(inode)
+        return view.translate.entry(view.fs.getattr(ino))
+
+    @guarded
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        view, ino = self._at(inode)
+        size = attr.st_size if fields.update_size else None
+        changed = await view.fs.setattr(ino, change_of(attr, fields), size, _caller(ctx))
+        return view.translate.entry(changed)
+
+    @guarded
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        view, ino = self._at(inode)
+        groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
+        return view.fs.access(ino, mode, _caller(ctx), groups)
+
+    @guarded
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        return statvfs_of(self._trees[0].fs.statfs())
+
+    # --- extended attributes -----------------------------------------------------------
+
+    @guarded
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        view, ino = self._attributed(inode)
+        return view.fs.get_xattr(ino, name)
+
+    @guarded
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
+        # XATTR_CREATE and XATTR_REPLACE were looked after by pyfuse3, through getxattr.
+        view, ino = self._attributed(inode)
+        view.fs.set_xattr(ino, name, value)
+
+    @guarded
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        view, ino = self._attributed(inode)
+        return view.fs.list_xattr(ino)
+
+    @guarded
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        view, ino = self._attributed(inode)
+        view.fs.remove_xattr(ino, name)
+
+    def _attributed(self, number: int) -> tuple[View, Ino]:
+        if not self._settings.xattrs:
+            raise pyfuse3.FUSEError(errno.ENOSYS)  # the kernel stops asking
+        return self._at(number)
+
+    # --- files -------------------------------------------------------------------------
+
+    @guarded
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        view, parent = self._at(parent_inode)
+        handle, attr = view.fs.create(parent, name, mode, flags, _caller(ctx))
+        entry = view.known(attr)
+        return self._opened(entry.st_ino, handle), entry
+
+    @guarded
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        view, ino = self._at(inode)
+        return self._opened(inode, await view.fs.open(ino, flags, _caller(ctx)))
+
+    def _opened(self, number: int, handle: Handle) -> pyfuse3.FileInfo:
+        if handle.writes and handle.flags & os.O_DIRECT:
+            self._direct.add(number)
+        keep = self._settings.keep_cache and number not in self._direct
+        return pyfuse3.FileInfo(fh=_handle_number(number, handle), keep_cache=keep)
+
+    @guarded
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        fs, fh = self._by_handle(fh)
+        return await fs.read(fh, off, size)
+
+    @guarded
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        fs, fh = self._by_handle(fh)
+        return await fs.write(fh, off, buf)
+
+    @guarded
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        fs, fh = self._by_handle(fh)
+        await fs.fsync(fh)
+
+    @guarded
+    async def release(self, fh: int) -> None:
+        fs, fh = self._by_handle(fh)
+        fs.release(fh)
+
+    # --- directories -------------------------------------------------------------------
+
+    @guarded
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        view, ino = self._at(inode)
+        return _handle_number(inode, view.fs.opendir(ino))
+
+    @guarded
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        view = self._view_of(fh)
+        handle = view.fs.handle(fh & HANDLE_MASK)
+        if start_id >= DOTDOT or _list_dots(view, handle.ino, start_id, token):
+            _list_entries(view, handle, max(start_id, DOTDOT), token)
+
+    @guarded
+    async def releasedir(self, fh: int) -> None:
+        fs, fh = self._by_handle(fh)
+        fs.release(fh)
+
+    @guarded
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        fs, fh = self._by_handle(fh)
+        await fs.fsync(fh)
+
+    # --- views -------------------------------------------------------------------------
+
+    def _at(self, number: int) -> tuple[View, Ino]:
+        slot, ino = self.views.decode(number)
+        try:
+            return self._trees[slot], ino
+        except KeyError:
+            raise StaleHandle(f"view {slot} is no longer shown") from None
+
+    def _both(self, first: int, second: int) -> tuple[View, Ino, Ino]:
+        view, ino = self._at(first)
+        other, other_ino = self._at(second)
+        if other is not view:
+            raise ReadOnly("a snapshot cannot be changed")
+        return view, ino, other_ino
+
+    def _view_of(self, fh: int) -> View:
+        return self._at(fh)[0] if fh >> SLOT_SHIFT else self._trees[0]
+
+    def _by_handle(self, fh: int) -> tuple[FileSystem, int]:
+        return self._view_of(fh).fs, fh & HANDLE_MASK
+
+
+def _caller(ctx: pyfuse3.RequestContext) -> Caller:
+    return Caller(ctx.uid, ctx.gid)
+
+
+def _handle_number(number: int, handle: Handle) -> int:
+    """Handles of different views must differ: they carry the slot as inode numbers do."""
+    return number >> SLOT_SHIFT << SLOT_SHIFT | handle.fh
+
+
+def _list_dots(view: View, ino: Ino, start: int, token: pyfuse3.ReaddirToken) -> bool:
+    """'.' and '..', which do not count as lookups; False when the reply is full."""
+    if start < DOT:
+        here = view.translate.entry(view.fs.getattr(ino))
+        if not pyfuse3.readdir_reply(token, b".", here, DOT):
+            return False
+    above = view.translate.entry(view.fs.parent_of(ino))
+    return pyfuse3.readdir_reply(token, b"..", above, DOTDOT)
+
+
+def _list_entries(view: View, handle: Handle, after: int, token: pyfuse3.ReaddirToken) -> None:
+    """Pages of as many entries as the last reply could take, so that few rows are read in vain."""
+    while page := view.fs.readdir(handle.ino, after, handle.page):
+        for taken, entry in enumerate(page):
+            answer = view.translate.entry(entry.attr)
+            if not pyfuse3.readdir_reply(token, entry.name, answer, entry.cookie):
+                handle.page = max(taken + 1, _PAGE_MIN)
+                return
+            view.fs.looked_up(entry.attr.ino)
+        if len(page) < handle.page:
+            return
+        after = page[-1].cookie

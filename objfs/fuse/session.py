@@ -1,0 +1,113 @@
+"""One mount: the connection to the kernel, from mount(2) to its end.
+
+Owns the options that every mount has, the limits of the process that a server of files needs, and the
+life of pyfuse3's one session per process.  Promises that a mount that fails raises MountPointUnusable
+with a reason, and never uses ``auto_unmount``: a dead file system must answer with errors and must not
+look like an empty directory.  Knows neither volumes nor daemons.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from objfs.errors import BadSetting, MountPointUnusable
+from objfs.fuse.operations import Operations
+from objfs.model import Ino
+
+MAX_READ = 1 << 20
+"""The kernel's largest read request in bytes; the largest write is libfuse's choice, also 1 MiB."""
+
+MAX_TASKS = 128
+"""Requests that are served at the same time.  Each task that has received a request keeps a buffer of
+1 MiB, so this also bounds memory; requests that wait for a bucket occupy a task each."""
+
+IDLE_TASKS = 4
+"""Tasks that stay when there is nothing to do."""
+
+
+def fuse_options(source: str, flags: Iterable[str] = (), *, allow_other: bool = False) -> frozenset[str]:
+    """libfuse's options: ``source`` is shown in /proc/mounts; ``flags`` are the kernel's (``ro``,
+    ``dev``, ``suid``, ``noexec``, ...).  Raises BadSetting for a source that is not ASCII."""
+    if not source.isascii():
+        raise BadSetting(f"source {source!r}: only ASCII can be shown in /proc/mounts")
+    escaped = source.replace("\\", "\\\\").replace(",", "\\,")
+    options = {f"fsname={escaped}", "subtype=objfs", "default_permissions", f"max_read={MAX_READ}", *flags}
+    if allow_other:
+        options.add("allow_other")
+    if "auto_unmount" in options:
+        raise BadSetting("option auto_unmount: a dead mount must not look like an empty directory")
+    return frozenset(options)
+
+
+def raise_file_limit() -> None:
+    """As many descriptors as the hard limit allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Session:
+    """A mount of ``operations``; pyfuse3 allows one at a time in a process.
+
+    ``mount()``, then ``await serve()`` until somebody unmounts or calls ``stop()``, then ``close()``.
+    """
+
+    def __init__(self, operations: Operations, mountpoint: Path, options: Iterable[str]) -> None:
+        self._operations = operations
+        self._mountpoint = mountpoint
+        self._options = set(options)
+
+    def mount(self) -> None:
+        """Raises MountPointUnusable.  libfuse says more on standard error."""
+        if not self._mountpoint.is_dir():
+            raise MountPointUnusable(f"{self._mountpoint}: not a directory; make it first")
+        raise_file_limit()
+        try:
+            pyfuse3.init(self._operations, str(self._mountpoint), self._options)
+        except RuntimeError as error:
+            raise MountPointUnusable(f"{self._mountpoint}: cannot mount there: {error}") from error
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answers requests until the mount ends."""
+        task_status.started()
+        await pyfuse3.main(min_tasks=IDLE_TASKS, max_tasks=MAX_TASKS)
+
+    def stop(self) -> None:
+        """Makes ``serve`` return when the running requests are answered.  Only on the event loop."""
+        pyfuse3.terminate()
+
+    def close(self, *, unmount: bool = True) -> None:
+        """Ends the connection; with ``unmount`` the mount point is freed where it still is taken."""
+        pyfuse3.close(unmount=unmount)
+
+    async def invalidate(self, ino: Ino, *, slot: int = 0) -> None:
+        """The kernel drops what it remembers of an inode's attributes and pages.
+
+        To be called after a change that did not pass through this mount.  Runs in a thread, because
+        the kernel may first want requests answered.
+        """
+        number = self._operations.views.encode(slot, ino)
+        await trio.to_thread.run_sync(_invalidate_inode, number)
+
+    async def invalidate_entry(self, parent: Ino, name: bytes, *, slot: int = 0) -> None:
+        """The kernel forgets what it knows about one name."""
+        number = self._operations.views.encode(slot, parent)
+        await trio.to_thread.run_sync(_invalidate_entry, number, name)
+
+
+def _invalidate_inode(number: int) -> None:
+    try:
+        pyfuse3.invalidate_inode(number)
+    except FileNotFoundError:
+        pass  # the kernel does not know it
+
+
+def _invalidate_entry(number: int, name: bytes) -> None:
+    try:
+        pyfuse3.invalidate_entry(number, name)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,160 @@
+"""One shard, one ranged request, one verdict.
+
+Owns how a bucket's answer is judged: sound, damaged, unavailable or not worth waiting for.
+Promises never to raise for what a bucket does, and to tell the health board of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import trio
+
+from objfs.backends.base import Bucket
+from objfs.codec import BLOCK, ByteRange, KeyRing, Layout, block_range
+from objfs.errors import BucketError, NoSuchObject, RangeError, TimedOut
+from objfs.model import Segment, Slot
+from objfs.store.blocks import Blocks, blocks_of, nothing, verify
+from objfs.store.counters import Counters
+from objfs.store.health import HealthBoard
+from objfs.store.layout import shard_name
+from objfs.store.places import Places
+from objfs.store.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class AskSettings:
+    """A shard is waited for ``patience_s`` and the time that its bytes take at
+    ``slowest_bytes_per_s``; then other shards are asked instead."""
+
+    patience_s: float = 5.0
+    slowest_bytes_per_s: float = 128 * 1024
+
+    def patience(self, nbytes: int) -> float:
+        """Seconds for one request of so many bytes."""
+        return self.patience_s + nbytes / self.slowest_bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What asking for blocks of one shard brought.
+
+    ``cause`` says why some are bad, ``level`` how loudly to log that; ``again`` is set where the
+    bucket was not waited for to the end, so that asking once more may help.
+    """
+
+    blocks: Blocks
+    cause: str = ""
+    level: int = logging.DEBUG
+    again: bool = False
+    damaged: bool = False
+    """The bucket answered, with something else than what was put there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Blocks [first, last) of one shard.  ``insist``: whatever its health, however long it takes."""
+
+    segment: Segment
+    layout: Layout
+    shard: int
+    first: int
+    last: int
+    insist: bool = False
+
+    @property
+    def slot(self) -> Slot:
+        return self.segment.placement[self.shard]
+
+    @property
+    def object_name(self) -> str:
+        return shard_name(self.segment.uuid, self.shard)
+
+    @property
+    def span(self) -> ByteRange:
+        return block_range(self.layout, self.shard, self.first * BLOCK, self.last * BLOCK)
+
+
+class Asker:
+    """Asks buckets for blocks."""
+
+    def __init__(
+        self,
+        places: Places,
+        health: HealthBoard,
+        counters: Counters,
+        workers: Workers,
+        settings: AskSettings,
+    ) -> None:
+        self._places = places
+        self._health = health
+        self._counters = counters
+        self._workers = workers
+        self._settings = settings
+
+    async def ask(self, ring: KeyRing, question: Question) -> Answer:
+        """At most one GET; none where the answer is known."""
+        ask = question
+        if not blocks_of(ask.layout, ask.shard, ask.first, ask.last):
+            return Answer(nothing(ask.layout, ask.shard, ask.first, ask.last))
+        bucket = self._places.bucket(ask.slot)
+        if ask.shard in ask.segment.missing or bucket is None:
+            return _failed(ask, "never placed" if bucket is not None else "bucket not attached")
+        if not ask.insist and not self._health.admit(ask.slot):
+            return _failed(ask, "bucket is down", again=True)
+        return await self._get(ring, ask, bucket)
+
+    async def _get(self, ring: KeyRing, ask: Question, bucket: Bucket) -> Answer:
+        """Turns each way to fail into an answer."""
+        try:
+            data = await self._request(ask, bucket)
+        except (NoSuchObject, RangeError) as error:
+            self._counters.add(damaged=1)
+            return replace(self._note(ask, error), damaged=True)
+        except BucketError as error:
+            self._counters.add(unavailable=1)
+            return replace(self._note(ask, error), again=isinstance(error, _Impatient))
+        self._health.succeeded(ask.slot)
+        blocks = await self._workers.run(len(data), self._verifying(ring, ask, data))
+        if not blocks.bad:
+            return Answer(blocks)
+        self._counters.add(damaged=1)
+        short = len(data) < ask.span.end - ask.span.start
+        cause = "cut short" if short else "tags do not match"
+        return Answer(blocks, cause, logging.WARNING, damaged=True)
+
+    async def _request(self, ask: Question, bucket: Bucket) -> bytes:
+        start, end, _ = ask.span
+        self._counters.add(gets=1)
+        with trio.CancelScope() as scope:
+            if not ask.insist:
+                scope.deadline = trio.current_time() + self._settings.patience(end - start)
+            data = await bucket.get(ask.object_name, start, end)
+            self._counters.add(bytes_read=len(data))
+            return data
+        self._counters.add(slow=1)
+        raise _Impatient(f"no answer within {self._settings.patience(end - start):.1f} s")
+
+    def _note(self, ask: Question, error: BucketError) -> Answer:
+        self._health.failed(ask.slot, error)
+        return _failed(ask, _describe(error), logging.WARNING)
+
+    @staticmethod
+    def _verifying(ring: KeyRing, ask: Question, data: bytes) -> Callable[[], Blocks]:
+        key = ring.get(ask.segment.key_id)
+        return partial(verify, key, ask.layout, ask.shard, ask.first, ask.last, data)
+
+
+class _Impatient(TimedOut):
+    """We gave up, not the bucket."""
+
+
+def _describe(error: BucketError) -> str:
+    return str(error) if isinstance(error, _Impatient) else f"{type(error).__name__}: {error}"
+
+
+def _failed(ask: Question, cause: str, level: int = logging.DEBUG, *, again: bool = False) -> Answer:
+    return Answer(nothing(ask.layout, ask.shard, ask.first, ask.last), cause, level, again)

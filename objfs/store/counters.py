@@ -1,0 +1,50 @@
+"""What a store has done since it was made, in numbers.
+
+Owns the names of the figures that ``status`` and the benchmarks show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """Counts since the store was made; bytes are object bytes, tags and headers included."""
+
+    segments_written: int = 0
+    segments_failed: int = 0
+    segments_deleted: int = 0
+    shards_placed: int = 0
+    shards_diverted: int = 0
+    """Of those placed: in a bucket other than planned, because that one was down or failed."""
+    shards_missing: int = 0
+    bytes_written: int = 0
+    gets: int = 0
+    bytes_read: int = 0
+    damaged: int = 0
+    """Reads of a shard that was gone, short or failed its tags."""
+    unavailable: int = 0
+    """Reads of a shard whose bucket did not answer in time, or refused."""
+    slow: int = 0
+    """Of those unavailable: given up because other shards would answer sooner."""
+    reconstructed: int = 0
+    """Ranges rebuilt from other shards."""
+    unreadable: int = 0
+    """Ranges of which fewer than k sound shards could be had."""
+
+
+class Counters:
+    """A mutable holder of the frozen figures; used on the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._now = StoreStatistics()
+
+    def add(self, **figures: int) -> None:
+        """Adds to the named figures."""
+        self._now = replace(
+            self._now, **{name: getattr(self._now, name) + more for name, more in figures.items()}
+        )
+
+    def snapshot(self) -> StoreStatistics:
+        return self._now

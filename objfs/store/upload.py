@@ -1,0 +1,189 @@
+"""Shards to buckets: all of a segment at once, each to its slot or to one that stands in.
+
+Owns when a segment counts as stored: all its shards are settled (placed or given up) and at least
+``min_placed`` are placed.  Promises that every attempt puts the identical bytes, that a bucket
+known to be down is not waited for, and that stragglers are given up a bounded time after the
+segment became readable.  Knows neither keys nor chunks.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import trio
+
+from objfs.errors import BucketError, NotEnoughShards, Temporary, TimedOut
+from objfs.model import Slot, WriteGate
+from objfs.store.counters import Counters
+from objfs.store.health import HealthBoard
+from objfs.store.layout import shard_name
+from objfs.store.placement import spares
+from objfs.store.places import Places
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSettings:
+    """How long uploads are worth waiting for.
+
+    ``attempts`` are made per bucket, each with what the bucket's own wrappers retry inside, with
+    ``pause_s`` between them on average.  Once enough shards are placed the rest has
+    ``straggler_s`` more, or as long again as it took so far, whichever is longer.
+    """
+
+    attempts: int = 2
+    pause_s: float = 0.5
+    straggler_s: float = 30.0
+
+
+class Placement(NamedTuple):
+    """Where the shards of a segment went: a slot for each, and the numbers of those not placed."""
+
+    slots: tuple[Slot, ...]
+    missing: frozenset[int]
+
+
+@dataclass(slots=True)
+class _Upload:
+    """One segment on its way."""
+
+    uuid: bytes
+    objects: Sequence[bytes] = field(repr=False)
+    min_placed: int
+    slots: list[Slot]
+    spares: list[Slot]
+    asked: set[Slot]
+    started: float
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    placed: set[int] = field(default_factory=set)
+    causes: dict[int, str] = field(default_factory=dict)
+
+
+class Uploader:
+    """Places the shards of segments; holds no state of its own between them."""
+
+    def __init__(
+        self,
+        places: Places,
+        health: HealthBoard,
+        counters: Counters,
+        gate: WriteGate,
+        settings: UploadSettings,
+    ) -> None:
+        self._places = places
+        self._health = health
+        self._counters = counters
+        self._gate = gate
+        self._settings = settings
+
+    async def place(
+        self, uuid: bytes, objects: Sequence[bytes], slots: Sequence[Slot], min_placed: int
+    ) -> Placement:
+        """Puts object i to slot i, all at once; returns when each is settled.
+
+        Raises NotEnoughShards when fewer than ``min_placed`` are placed, ReadOnly when the gate
+        is closed.  What was placed before such a failure stays, as nobody refers to it.
+        """
+        self._gate.check()
+        upload = self._begin(uuid, objects, slots, min_placed)
+        with upload.scope:
+            async with trio.open_nursery() as nursery:
+                for shard in range(len(objects)):
+                    nursery.start_soon(self._place_one, upload, shard)
+        self._gate.check()
+        return self._settle(upload)
+
+    def _begin(
+        self, uuid: bytes, objects: Sequence[bytes], slots: Sequence[Slot], min_placed: int
+    ) -> _Upload:
+        """Decides which buckets to ask; down ones too where there are not enough others."""
+        asked = {slot for slot in set(slots) if self._places.bucket(slot) and self._health.admit(slot)}
+        free = spares(uuid, slots, self._places.writable)
+        standing_in = [slot for slot in free if self._health.admit(slot)]
+        likely = sum(slot in asked for slot in slots) + len(standing_in)
+        if likely < min_placed:
+            asked = {slot for slot in set(slots) if self._places.bucket(slot)}
+            standing_in = free
+        return _Upload(uuid, objects, min_placed, list(slots), standing_in, asked, trio.current_time())
+
+    async def _place_one(self, upload: _Upload, shard: int) -> None:
+        slot = upload.slots[shard]
+        if slot not in upload.asked:
+            upload.causes[shard] = "bucket is down"
+        elif await self._put(upload, shard, slot):
+            return
+        while upload.spares:
+            spare = upload.spares.pop(0)
+            upload.slots[shard] = spare
+            if await self._put(upload, shard, spare):
+                self._counters.add(shards_diverted=1)
+                return
+        upload.slots[shard] = slot
+
+    async def _put(self, upload: _Upload, shard: int, slot: Slot) -> bool:
+        """Whether the shard is in that bucket now; an identical object there already is no harm."""
+        for attempt in range(self._settings.attempts):
+            if attempt:
+                await trio.sleep(self._settings.pause_s * random.uniform(0.5, 1.5))
+            bucket = self._places.bucket(slot)
+            if bucket is None or not self._gate.open:
+                upload.causes[shard] = "bucket was removed" if bucket is None else "the mount is read-only"
+                return False
+            try:
+                await bucket.put(shard_name(upload.uuid, shard), upload.objects[shard])
+            except BucketError as error:
+                self._health.failed(slot, error)
+                upload.causes[shard] = f"{type(error).__name__}: {error}"
+                if not isinstance(error, Temporary) or self._health.down(slot):
+                    return False
+            else:
+                self._placed(upload, shard, slot)
+                return True
+        return False
+
+    def _placed(self, upload: _Upload, shard: int, slot: Slot) -> None:
+        self._health.succeeded(slot)
+        self._counters.add(shards_placed=1, bytes_written=len(upload.objects[shard]))
+        upload.placed.add(shard)
+        if len(upload.placed) == upload.min_placed:
+            now = trio.current_time()
+            patience = max(self._settings.straggler_s, now - upload.started)
+            upload.scope.deadline = now + patience
+
+    def _settle(self, upload: _Upload) -> Placement:
+        missing = frozenset(range(len(upload.objects))) - upload.placed
+        for shard in sorted(missing):
+            self._note_missing(upload, shard)
+        if len(upload.placed) < upload.min_placed:
+            self._counters.add(segments_failed=1)
+            raise NotEnoughShards(
+                f"segment {upload.uuid.hex()}: only {len(upload.placed)} of {len(upload.objects)} shards "
+                f"could be placed, {upload.min_placed} are needed ({self._complaints(upload, missing)}); "
+                "the data stay in the local cache: check the buckets"
+            )
+        self._counters.add(segments_written=1, shards_missing=len(missing))
+        return Placement(tuple(upload.slots), missing)
+
+    def _note_missing(self, upload: _Upload, shard: int) -> None:
+        slot = upload.slots[shard]
+        if upload.scope.cancelled_caught and shard not in upload.causes:
+            late = f"no answer {trio.current_time() - upload.started:.1f} s after the upload began"
+            self._health.failed(slot, TimedOut(late))
+            upload.causes[shard] = late
+        # A bucket that is down was reported when it went down; each of its shards would be noise.
+        log.log(
+            logging.INFO if slot not in upload.asked else logging.WARNING,
+            "shard not placed; repair will bring it back bucket=%s object=%s cause=%r",
+            *(self._places.url(slot), shard_name(upload.uuid, shard), upload.causes.get(shard, "")),
+        )
+
+    def _complaints(self, upload: _Upload, missing: frozenset[int]) -> str:
+        return "; ".join(
+            f"{self._places.url(upload.slots[shard])}: {upload.causes.get(shard, 'gave up')}"
+            for shard in sorted(missing)
+        )

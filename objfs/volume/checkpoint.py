@@ -1,0 +1,347 @@
+"""Checkpoints: whole moments of the volume, made recoverable one after the other.
+
+Owns the order of the steps and what happens when one of them fails.  Promises that ``flush`` returns only
+when everything committed before the call is in a published manifest, that a failed checkpoint leaves every
+page for the next one, and that nothing is published when nothing changed.
+
+The steps, and what a crash after each leaves behind:
+
+1. the lease is checked, then cut: log mark and cache cut in one go, without an await: a whole moment;
+2. its pages are taken; what the log held is in memory, and in the local database file;
+3. the chunks of the cut are placed; the local log is synced, so that this machine never falls behind
+   what it publishes;
+4. pages and patch are uploaded: blobs that nothing refers to yet, found by ``gc``;
+5. the intent is written down, the lease checked again, the manifest put: the commit point.  Unless every
+   answer is clear the same bytes are put again until they are, also by the next process (from its
+   own new epoch's fence);
+6. the replica takes the pages and ``checkpoint.json`` the manifest; a crash before that is mended at
+   the next mount from the last delta.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import trio
+
+from objfs.codec.keys import KeyRing
+from objfs.errors import BucketError, LeaseLost, NoQuorum, ReadOnly, StoreError
+from objfs.model import Clock, WriteGate
+from objfs.volume import manifest as manifests
+from objfs.volume.lease import Lease
+from objfs.volume.local import VolumeHome
+from objfs.volume.manifest import NO_HASH, Condemned, Manifest
+from objfs.volume.patch import Patch
+from objfs.volume.ports import BlobStore, Cut, CutSource, PageLog, PageSet, Replica
+from objfs.volume.progress import Mark, Progress, write_delta_pages, write_progress
+from objfs.volume.published import Published, publish
+from objfs.volume.quorum import BucketSet
+from objfs.volume.shipping import Stack, delta_key, ship_pages, ship_patch
+
+log = logging.getLogger(__name__)
+
+GATE_POLL_S = 1.0
+"""How often a checkpoint that waits for placements looks whether the gate is still open."""
+
+Condemner = Callable[[int, int], tuple[Condemned, ...]]
+"""(sequence, wall time) -> what the manifest of that cut condemns; called at the cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where publishing stands: the newest manifest, its name, and its base and deltas."""
+
+    manifest: Manifest
+    mark: Mark
+    stack: Stack
+
+    @classmethod
+    def of(cls, published: Published, stack: Stack) -> Moment:
+        manifest = published.manifest
+        mark = Mark(manifest.sequence, manifest.epoch, published.hash, published.content)
+        return cls(manifest, mark, stack)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a checkpointer works with."""
+
+    pages: PageLog
+    replica: Replica
+    cache: CutSource
+    store: BlobStore
+    buckets: BucketSet
+    ring: KeyRing
+    lease: Lease
+    home: VolumeHome
+    gate: WriteGate
+    clock: Clock
+    sync: Callable[[], Awaitable[None]]
+    """Makes the local log durable."""
+    schema: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStatistics:
+    """Gauges.  ``recoverable_ns`` is the wall time of the newest recoverable moment, ``age_s`` how old it is
+    while something newer is not recoverable yet (0 else); ``failures`` counts those in a row."""
+
+    sequence: int
+    epoch: int
+    recoverable_ns: int
+    age_s: float
+    checkpoints: int
+    failures: int
+    last_duration_s: float
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A checkpoint ready to be put, and put again, byte for byte."""
+
+    number: int
+    pages: PageSet
+    moment: Moment
+    data: bytes
+
+
+class Checkpointer:
+    """One per writing mount.  ``start`` is None for a volume that has no manifest yet; ``carried`` are pages
+    known to differ from the replica already (from ``Replica.diff`` after an unclean end)."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        start: Moment | None,
+        interval_s: float,
+        carried: Mapping[int, bytes] | None = None,
+        condemn: Condemner | None = None,
+        note: Callable[[Manifest], None] | None = None,
+    ) -> None:
+        self._parts = parts
+        self._moment = start
+        self._interval_s = interval_s
+        self._carried: dict[int, bytes] = dict(carried or {})
+        self._condemn: Condemner = condemn or (lambda _sequence, _wall_ns: ())
+        self._note = note or (lambda _manifest: None)
+        self._attempt: _Attempt | None = None
+        self._running: trio.Event | None = None
+        self._cuts = 0
+        self._settled = 0
+        self._count = 0
+        self._failures = 0
+        self._duration_s = 0.0
+        self._last_error: str | None = None
+
+    # --- asking for one --------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """A checkpoint every interval while something changes, until the lease is lost."""
+        while self._parts.gate.open:
+            await trio.sleep(self._interval_s)
+            try:
+                await self.flush()
+            except (LeaseLost, ReadOnly):
+                return
+            except (BucketError, StoreError, NoQuorum) as error:
+                log.warning("checkpoint failed sequence=%d: %s", self._sequence + 1, error)
+
+    async def flush(self) -> None:
+        """Returns when all that was committed before the call is recoverable from the buckets.
+
+        Concurrent callers share one checkpoint, as far as its cut comes after their calls.  Raises
+        LeaseLost, ReadOnly (gate closed), NoQuorum, BucketError, StoreError.
+        """
+        wanted = self._cuts + 1
+        while self._settled < wanted:
+            if self._running is not None:
+                await self._running.wait()
+            elif self.changed:
+                await self._run_one()
+            else:
+                return
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything that a checkpoint would make recoverable."""
+        return (
+            self._moment is None
+            or self._attempt is not None
+            or bool(self._carried)
+            or self._parts.pages.pending > 0
+            or self._parts.cache.statistics().dirty_chunks > 0
+        )
+
+    @property
+    def settled(self) -> bool:
+        """True while no manifest of this mount may be under way."""
+        return self._attempt is None
+
+    @property
+    def moment(self) -> Moment | None:
+        """The newest published moment."""
+        return self._moment
+
+    @property
+    def _sequence(self) -> int:
+        return self._moment.manifest.sequence if self._moment is not None else 0
+
+    # --- making one ------------------------------------------------------------------------
+
+    async def _run_one(self) -> None:
+        self._running = trio.Event()
+        started = self._parts.clock.monotonic()
+        try:
+            if self._attempt is None:
+                self._attempt = await self._prepare()
+            await self._put(self._attempt)
+        except Exception as error:
+            self._note_failure(error)
+            raise
+        else:
+            self._note_success(started)
+        finally:
+            self._running.set()
+            self._running = None
+
+    async def _prepare(self) -> _Attempt:
+        parts = self._parts
+        parts.gate.check()
+        await parts.lease.check(needed=parts.buckets.publish_quorum)
+        wall_ns = self._wall_ns()
+        # One moment: nothing may run between these.
+        self._cuts += 1
+        number, cut, mark = self._cuts, parts.cache.cut(), parts.pages.mark()
+        condemned = self._condemn(self._sequence + 1, wall_ns)
+        taken = await trio.to_thread.run_sync(parts.pages.take, mark)
+        self._carried.update(taken.pages)
+        await trio.to_thread.run_sync(parts.pages.backfill)
+        patch = await self._placed(cut)
+        await parts.sync()
+        return await self._build(number, taken, patch, condemned, wall_ns)
+
+    def _wall_ns(self) -> int:
+        """The present, and never before the manifest that is there already."""
+        before = self._moment.manifest.wall_ns if self._moment is not None else 0
+        return max(before, self._parts.clock.now_ns())
+
+    async def _placed(self, cut: Cut) -> Patch:
+        """The cut's placements; gives up when the gate closes, since nothing is placed then."""
+        while True:
+            with trio.move_on_after(GATE_POLL_S):
+                result = await cut.placed()
+                return Patch(result.segments, result.placed)
+            self._parts.gate.check()
+
+    async def _build(
+        self, number: int, taken: PageSet, patch: Patch, condemned: tuple[Condemned, ...], wall_ns: int
+    ) -> _Attempt:
+        parts, before = self._parts, self._moment
+        pages = _Overlay(taken.page_size, taken.page_count, dict(self._carried))
+        stack = await ship_pages(
+            parts.store,
+            before.stack if before is not None else Stack(),
+            pages.pages,
+            pages.page_count,
+            pages.page_size,
+            pages.source(parts.replica),
+        )
+        inline, blobs = await ship_patch(parts.store, patch)
+        manifest = Manifest(
+            volume=parts.ring.volume,
+            epoch=parts.lease.epoch,
+            sequence=self._sequence + 1,
+            previous=before.mark.hash if before is not None else NO_HASH,
+            state_id=parts.lease.record.holder.state_id,
+            wall_ns=wall_ns,
+            page_size=pages.page_size,
+            page_count=pages.page_count,
+            digest=await trio.to_thread.run_sync(parts.replica.digest_with, pages),
+            base=stack.base,
+            deltas=tuple(delta for delta, _ in stack.deltas),
+            patch=blobs,
+            inline_patch=inline,
+            schema=parts.schema,
+            condemned=condemned,
+        )
+        data = await trio.to_thread.run_sync(manifests.encode, manifest, parts.ring)
+        return _Attempt(number, pages, Moment.of(Published(manifest, data, ()), stack), data)
+
+    async def _put(self, attempt: _Attempt) -> None:
+        """Steps 5 and 6; repeating them is harmless."""
+        parts, moment = self._parts, attempt.moment
+        if self._moment is not None:
+            intent = Progress(self._moment.mark, moment.mark)
+            await trio.to_thread.run_sync(write_progress, parts.home, intent)
+        await parts.lease.check(needed=parts.buckets.publish_quorum)
+        await publish(parts.buckets, parts.ring, parts.lease, moment.manifest, attempt.data)
+        await trio.to_thread.run_sync(self._settle_files, attempt)
+        for page, image in attempt.pages.pages.items():
+            if self._carried.get(page) is image:
+                del self._carried[page]
+        self._moment, self._attempt, self._settled = moment, None, attempt.number
+        self._note(moment.manifest)
+
+    def _settle_files(self, attempt: _Attempt) -> None:
+        home, moment = self._parts.home, attempt.moment
+        self._parts.replica.apply(attempt.pages)
+        write_progress(home, Progress(moment.mark))
+        write_delta_pages(home, {delta_key(delta): pages for delta, pages in moment.stack.deltas})
+
+    # --- gauges ----------------------------------------------------------------------------
+
+    def _note_failure(self, error: Exception) -> None:
+        self._failures += 1
+        self._last_error = str(error)
+
+    def _note_success(self, started: float) -> None:
+        assert self._moment is not None
+        manifest = self._moment.manifest
+        self._count += 1
+        self._failures = 0
+        self._last_error = None
+        self._duration_s = self._parts.clock.monotonic() - started
+        log.info(
+            "checkpoint published sequence=%d epoch=%d pages=%d deltas=%d seconds=%.3f",
+            manifest.sequence,
+            manifest.epoch,
+            manifest.page_count,
+            len(manifest.deltas),
+            self._duration_s,
+        )
+
+    def statistics(self) -> CheckpointStatistics:
+        manifest = self._moment.manifest if self._moment is not None else None
+        age_ns = self._parts.clock.now_ns() - (manifest.wall_ns if manifest is not None else 0)
+        return CheckpointStatistics(
+            sequence=self._sequence,
+            epoch=self._parts.lease.epoch,
+            recoverable_ns=manifest.wall_ns if manifest is not None else 0,
+            age_s=max(0.0, age_ns / 1e9) if manifest is not None and self.changed else 0.0,
+            checkpoints=self._count,
+            failures=self._failures,
+            last_duration_s=self._duration_s,
+            last_error=self._last_error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Overlay:
+    """Changed pages over the replica."""
+
+    page_size: int
+    page_count: int
+    pages: Mapping[int, bytes]
+
+    def source(self, replica: Replica) -> Callable[[int], bytes]:
+        pages = self.pages
+
+        def image(number: int) -> bytes:
+            found = pages.get(number)
+            return found if found is not None else replica.page(number)
+
+        return image

@@ -1,0 +1,421 @@
+"""Who may write: the lease in the buckets and its epochs.
+
+Owns the objects ``lease/<epoch>`` and the one decision they carry.  Promises that an epoch has at most
+one holder, and that a holder learns of a higher epoch before it publishes or deletes anything: then
+the gate is closed and nothing more leaves this mount.  Does not know what is written under it.
+
+Claiming epoch e+1 is one put-if-absent at every voter; whoever has a strict majority holds it.  Claims
+that failed are marked released, so that they hold nobody up.  The holder overwrites only its own
+``lease/<epoch>`` with a counter that grows; no clock of another machine is ever read.  Whether a holder is
+still alive is judged by that counter standing still on the observer's monotonic clock.
+
+A higher epoch is looked for by listing ``lease/`` wherever it must not be missed (old objects are removed,
+so the next number alone proves nothing after a long pause), and by one GET of the next number in the
+renewal, where missing it costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import trio
+
+from objfs.backends.base import Bucket
+from objfs.codec.envelope import Kind
+from objfs.codec.keys import KeyRing
+from objfs.codec.seal import open_object, seal_object
+from objfs.errors import CodecError, HeldElsewhere, LeaseLost, NoQuorum, NoSuchObject
+from objfs.model import Clock, Slot, WriteGate
+from objfs.store import layout
+from objfs.volume.fields import Fields, canonical
+from objfs.volume.quorum import Answers, BucketSet
+
+log = logging.getLogger(__name__)
+
+TAKE_OVER_INTERVALS = 3
+"""How many of its own intervals a holder's counter must stand still before it counts as dead."""
+CLAIM_ATTEMPTS = 6
+KEPT_EPOCHS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who claims: the state directory's random id and, for people, where it runs."""
+
+    state_id: bytes
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """The content of ``lease/<epoch>``.  ``since_ns`` is wall time, for display only.
+
+    ``settled`` is true on a release after which no manifest can still be under way.
+    """
+
+    epoch: int
+    holder: Holder
+    since_ns: int
+    interval_s: float
+    counter: int = 0
+    released: bool = False
+    settled: bool = False
+
+    def describe(self, now_ns: int) -> str:
+        """For messages: host, process and age."""
+        age = max(0, now_ns - self.since_ns) // 1_000_000_000
+        return f"host {self.holder.host}, process {self.holder.pid}, since {age} s (epoch {self.epoch})"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLease:
+    """What this state directory last wrote into a lease of its own."""
+
+    epoch: int
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The highest epoch that proves itself; epoch 0 means that nobody ever held the volume."""
+
+    epoch: int
+    record: LeaseRecord | None
+    answered: int
+
+
+def encode(record: LeaseRecord, ring: KeyRing) -> bytes:
+    body = canonical(
+        {
+            "epoch": record.epoch,
+            "state_id": record.holder.state_id.hex(),
+            "host": record.holder.host,
+            "pid": record.holder.pid,
+            "since_ns": record.since_ns,
+            "interval_s": record.interval_s,
+            "counter": record.counter,
+            "released": record.released,
+            "settled": record.settled,
+        }
+    )
+    return seal_object(ring.current, Kind.LEASE, layout.lease_name(record.epoch), body)
+
+
+def decode(data: bytes, epoch: int, ring: KeyRing) -> LeaseRecord:
+    """Raises Corrupt, NewerFormat, UnknownKey."""
+    name = layout.lease_name(epoch)
+    fields = Fields.parse(open_object(ring, Kind.LEASE, name, data), name)
+    if fields.integer("epoch") != epoch:
+        raise fields.wrong("epoch", f"{epoch}")
+    return LeaseRecord(
+        epoch,
+        Holder(fields.hexbytes("state_id", 16), fields.text("host", 256), fields.integer("pid")),
+        fields.integer("since_ns"),
+        fields.number("interval_s", 0, 86400),
+        fields.integer("counter"),
+        fields.flag("released"),
+        fields.flag("settled"),
+    )
+
+
+# --- looking -------------------------------------------------------------------------------
+
+
+async def observe(buckets: BucketSet, ring: KeyRing) -> Seen:
+    """The highest epoch on any voter that answers; an object that does not open is no lease."""
+
+    async def look(slot: Slot, bucket: Bucket) -> LeaseRecord | None:
+        return await _highest(bucket, ring, buckets.name(slot))
+
+    def enough(answers: Answers[LeaseRecord | None]) -> bool:
+        return answers.count(buckets.voters) >= buckets.quorum
+
+    answers = await buckets.each(look, slots=buckets.voters, enough=enough)
+    record = _decide([record for record in answers.values.values() if record is not None])
+    return Seen(record.epoch if record is not None else 0, record, len(answers.values))
+
+
+def _decide(records: Sequence[LeaseRecord]) -> LeaseRecord | None:
+    """Of the records of the highest epoch one that still counts.
+
+    Of one claimant the highest counter is the latest word, whatever a late renewal left elsewhere.  Of
+    several claimants (a split claim) one that has not released: it may have won.
+    """
+    top = max((record.epoch for record in records), default=0)
+    latest: dict[bytes, LeaseRecord] = {}
+    for record in sorted((record for record in records if record.epoch == top), key=lambda r: r.counter):
+        latest[record.holder.state_id] = record
+    return min(latest.values(), key=lambda record: record.released, default=None)
+
+
+async def _highest(bucket: Bucket, ring: KeyRing, where: str) -> LeaseRecord | None:
+    epochs = [layout.parse_lease(info.key) for info in await bucket.list(layout.LEASE_PREFIX)]
+    for epoch in sorted((epoch for epoch in epochs if epoch is not None), reverse=True):
+        try:
+            return decode(await bucket.get(layout.lease_name(epoch)), epoch, ring)
+        except NoSuchObject:
+            continue
+        except CodecError as error:
+            log.warning("lease skipped bucket=%s epoch=%d: %s", where, epoch, error)
+    return None
+
+
+# --- claiming ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """How a mount asks for the lease."""
+
+    holder: Holder
+    interval_s: float
+    known: KnownLease | None = None
+    take_over: bool = False
+    force: bool = False
+
+
+async def acquire(
+    buckets: BucketSet,
+    ring: KeyRing,
+    claim: Claim,
+    gate: WriteGate,
+    clock: Clock,
+    remember: Callable[[KnownLease], None],
+) -> Lease:
+    """Becomes the writer.  ``remember`` persists what was written, before it is written.
+
+    Raises HeldElsewhere (naming host, process and age), NoQuorum where a majority of the voters does
+    not answer.  ``take_over`` waits three intervals for a silent holder, ``force`` waits for nobody
+    and decides with the voters that answer.
+    """
+    for attempt in range(CLAIM_ATTEMPTS):
+        seen = await _observe_quorum(buckets, ring, claim)
+        if not _is_free(seen, claim):
+            await _wait_for_silence(buckets, ring, claim, seen, clock)
+        record = LeaseRecord(seen.epoch + 1, claim.holder, clock.now_ns(), claim.interval_s)
+        remember(KnownLease(record.epoch, record.counter))
+        answers = await _put_claim(buckets, ring, record)
+        if answers.count(buckets.voters) >= buckets.quorum:
+            log.info("lease acquired epoch=%d voters=%d", record.epoch, answers.count(buckets.voters))
+            return Lease(record, seen.record, buckets, ring, gate, clock, remember)
+        await _withdraw(buckets, ring, record, answers)
+        await trio.sleep(random.uniform(0.1, 0.5) * (attempt + 1))
+    raise NoQuorum(
+        f"the lease could not be won at {buckets.quorum} of {len(buckets.voters)} voting buckets; "
+        "is another mount starting, or are buckets not answering? (see objfs status)"
+    )
+
+
+async def _observe_quorum(buckets: BucketSet, ring: KeyRing, claim: Claim) -> Seen:
+    seen = await observe(buckets, ring)
+    if seen.answered >= buckets.quorum:
+        return seen
+    if not claim.force or seen.answered == 0:
+        raise NoQuorum(
+            f"{seen.answered} of {len(buckets.voters)} voting buckets answer, {buckets.quorum} are needed to "
+            "write; repair the others, mount read-only, or use --force where no other machine can be writing"
+        )
+    log.warning("lease forced voters=%d answered=%d", len(buckets.voters), seen.answered)
+    buckets.lower_to(seen.answered)
+    return seen
+
+
+def _is_free(seen: Seen, claim: Claim) -> bool:
+    """Free: never held, released, or left behind by our own process, which the flock proves dead."""
+    record = seen.record
+    if record is None or record.released or claim.force:
+        return True
+    own = record.holder.state_id == claim.holder.state_id and record.holder.host == claim.holder.host
+    # A copy of this state directory that runs elsewhere has written more than we remember.
+    return own and claim.known is not None and _written(record) <= (claim.known.epoch, claim.known.counter)
+
+
+def _written(record: LeaseRecord) -> tuple[int, int]:
+    return record.epoch, record.counter
+
+
+async def _wait_for_silence(
+    buckets: BucketSet, ring: KeyRing, claim: Claim, seen: Seen, clock: Clock
+) -> None:
+    """Returns when the holder's counter stood still for long enough; raises HeldElsewhere otherwise."""
+    first = seen.record
+    assert first is not None
+    held = f"the volume is in use by {first.describe(clock.now_ns())}"
+    if first.holder.state_id == claim.holder.state_id:
+        held += ", which runs on a copy of this machine's state directory"
+    if not claim.take_over:
+        raise HeldElsewhere(f"{held}; unmount it there, or use --take-over if that machine is gone")
+    interval = max(first.interval_s, claim.interval_s)
+    started = clock.monotonic()
+    while clock.monotonic() - started < TAKE_OVER_INTERVALS * interval:
+        await trio.sleep(interval / 2)
+        now = (await observe(buckets, ring)).record
+        if now is not None and now.released and now.epoch == first.epoch:
+            return
+        if now is not None and _written(now) > _written(first):
+            raise HeldElsewhere(f"{held}, and it is alive")
+    log.warning("lease taken over from=%s epoch=%d", first.holder.host, first.epoch)
+
+
+async def _put_claim(buckets: BucketSet, ring: KeyRing, record: LeaseRecord) -> Answers[None]:
+    data = encode(record, ring)
+
+    async def put(_slot: Slot, bucket: Bucket) -> None:
+        await bucket.put_if_absent(layout.lease_name(record.epoch), data)
+
+    def enough(answers: Answers[None]) -> bool:
+        return answers.count(buckets.voters) >= buckets.quorum
+
+    return await buckets.each(put, slots=buckets.voters, enough=enough)
+
+
+async def _withdraw(buckets: BucketSet, ring: KeyRing, record: LeaseRecord, answers: Answers[None]) -> None:
+    """Marks a claim that did not win as released where it stands."""
+    data = encode(replace(record, counter=1, released=True, settled=True), ring)
+
+    async def put(_slot: Slot, bucket: Bucket) -> None:
+        await bucket.put(layout.lease_name(record.epoch), data)
+
+    log.info("lease claim lost epoch=%d won=%d", record.epoch, len(answers.values))
+    await buckets.each(put, slots=tuple(answers.values), limit_s=30)
+
+
+# --- holding -------------------------------------------------------------------------------
+
+
+class Lease:
+    """A held lease.  ``previous`` is the record of the epoch before, as it was seen at the claim."""
+
+    def __init__(
+        self,
+        record: LeaseRecord,
+        previous: LeaseRecord | None,
+        buckets: BucketSet,
+        ring: KeyRing,
+        gate: WriteGate,
+        clock: Clock,
+        remember: Callable[[KnownLease], None],
+    ) -> None:
+        self.record = record
+        self.previous = previous
+        self._buckets = buckets
+        self._ring = ring
+        self._gate = gate
+        self._clock = clock
+        self._remember = remember
+
+    @property
+    def epoch(self) -> int:
+        return self.record.epoch
+
+    async def check(self, *, needed: int | None = None) -> None:
+        """Returns when ``needed`` voters (default: a strict majority) say that no higher epoch exists.
+
+        Raises LeaseLost and closes the gate when one does, NoQuorum when too few answer.
+        """
+        if not self._gate.open:
+            raise LeaseLost(str(self._gate.reason))
+        needed = self._buckets.quorum if needed is None else needed
+
+        async def look(slot: Slot, bucket: Bucket) -> LeaseRecord | None:
+            return await _higher(bucket, self._ring, self.epoch, self._buckets.name(slot))
+
+        answers = await self._buckets.each(
+            look, slots=self._buckets.voters, enough=lambda found: len(found.values) >= needed
+        )
+        self._judge(answers)
+        if len(answers.values) < needed:
+            raise NoQuorum(
+                f"{len(answers.values)} of {len(self._buckets.voters)} voting buckets answer, "
+                f"{needed} are needed"
+            )
+
+    def _judge(self, answers: Answers[LeaseRecord | None]) -> None:
+        for slot, record in answers.values.items():
+            if record is not None:
+                where = self._buckets.name(slot)
+                raise self.lose(f"taken over by {record.describe(self._clock.now_ns())}, seen at {where}")
+
+    def lose(self, why: str) -> LeaseLost:
+        """Closes the gate for good and gives the error to raise."""
+        message = f"the lease of epoch {self.epoch} is lost: {why}; this mount writes nothing more"
+        if self._gate.open:
+            log.error("lease lost epoch=%d: %s", self.epoch, why)
+        self._gate.close(message)
+        return LeaseLost(message)
+
+    async def renew(self) -> None:
+        """One renewal: counter up at every voter, and one look for the next epoch.  Raises LeaseLost.
+
+        A voter that does not answer is logged and left: others are told by those that do.
+        """
+        self.record = replace(self.record, counter=self.record.counter + 1)
+        answers = await self._write_own()
+        for slot, error in answers.errors.items():
+            log.warning("lease not renewed bucket=%s: %s", self._buckets.name(slot), error)
+        self._judge(answers)
+
+    async def _write_own(self) -> Answers[LeaseRecord | None]:
+        record = self.record
+        self._remember(KnownLease(record.epoch, record.counter))
+        data = encode(record, self._ring)
+
+        async def put(_slot: Slot, bucket: Bucket) -> LeaseRecord | None:
+            higher = await _get(bucket, self._ring, record.epoch + 1)
+            if higher is None and self._gate.open:
+                await bucket.put(layout.lease_name(record.epoch), data)
+            return higher
+
+        return await self._buckets.each(put, slots=self._buckets.voters, limit_s=record.interval_s)
+
+    async def run(self) -> None:
+        """Renews every interval until the lease is lost or the task is cancelled."""
+        while self._gate.open:
+            await trio.sleep(self.record.interval_s)
+            try:
+                await self.renew()
+            except LeaseLost:
+                return
+
+    async def release(self, *, settled: bool) -> None:
+        """Says that the holder is gone.  ``settled``: no manifest of it can still be under way."""
+        if not self._gate.open:
+            return
+        counter = self.record.counter + 1
+        self.record = replace(self.record, counter=counter, released=True, settled=settled)
+        answers = await self._write_own()
+        log.info("lease released epoch=%d voters=%d", self.epoch, len(answers.values))
+
+    async def sweep(self) -> int:
+        """Removes the objects of old epochs, lowest first, and keeps the last two.  Requests: one LIST
+        per voter and one DELETE per object.  Returns how many went."""
+        await self.check()
+        removed = await self._buckets.each(self._sweep_one, slots=self._buckets.voters)
+        return sum(removed.values.values())
+
+    async def _sweep_one(self, _slot: Slot, bucket: Bucket) -> int:
+        found = [layout.parse_lease(info.key) for info in await bucket.list(layout.LEASE_PREFIX)]
+        old = sorted(epoch for epoch in found if epoch is not None and epoch <= self.epoch - KEPT_EPOCHS)
+        for epoch in old:
+            self._gate.check()
+            await bucket.delete(layout.lease_name(epoch))
+        return len(old)
+
+
+async def _get(bucket: Bucket, ring: KeyRing, epoch: int) -> LeaseRecord | None:
+    try:
+        return decode(await bucket.get(layout.lease_name(epoch)), epoch, ring)
+    except NoSuchObject:
+        return None
+    except CodecError as error:
+        log.warning("lease skipped bucket=%s epoch=%d: %s", bucket.url, epoch, error)
+        return None
+
+
+async def _higher(bucket: Bucket, ring: KeyRing, epoch: int, where: str) -> LeaseRecord | None:
+    found = await _highest(bucket, ring, where)
+    return found if found is not None and found.epoch > epoch else None

@@ -1,0 +1,260 @@
+"""What this machine knows of a volume: the directory ``$OBJFS_HOME/NAME``.
+
+Owns the paths below it, ``volume.toml`` (buckets and settings, written by people too), ``state.json``
+(who this state directory is) and the lock.  Promises that files are replaced whole and durably, that
+``volume.toml`` is mode 0600 and refuses unknown keys at every level by their full name, and that one
+process at a time holds the lock.  Contents of other files belong to their own modules.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from objfs.errors import BadSetting, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
+from objfs.volume.fields import JSON, Fields, canonical
+from objfs.volume.settings import VolumeSettings
+
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+TOML_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlace:
+    """How this machine reaches one bucket.  ``options`` may hold credentials: never log them."""
+
+    uuid: bytes
+    url: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeConfig:
+    """``volume.toml`` as a record."""
+
+    volume: bytes
+    buckets: tuple[BucketPlace, ...]
+    settings: VolumeSettings = field(default_factory=VolumeSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``state.json``: a random name of this state directory, and the volume it belongs to."""
+
+    state_id: bytes
+    volume: bytes
+
+
+class Lock:
+    """An flock held on the state directory until ``release``."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class VolumeHome:
+    """The state directory of one volume.  Makes nothing until ``create``."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        if not NAME_PATTERN.fullmatch(name):
+            raise UsageError(
+                f"{name!r} is not a volume name: 1 to 64 of a-z 0-9 . _ - that begin with a letter or digit"
+            )
+        self.name = name
+        self.path = home / name
+        self.config_path = self.path / "volume.toml"
+        self.state_path = self.path / "state.json"
+        self.lock_path = self.path / "lock"
+        self.checkpoint_path = self.path / "checkpoint.json"
+        self.lease_path = self.path / "lease.json"
+        self.deltas_path = self.path / "deltas.json"
+        self.clean_path = self.path / "clean"
+        self.database_path = self.path / "meta.db"
+        self.replica_path = self.path / "pages"
+        self.cache_path = self.path / "cache"
+        self.control_path = self.path / "control.sock"
+
+    def create(self) -> None:
+        """Makes the directory, mode 0700.  Raises VolumeExists when it holds a volume.toml."""
+        if self.config_path.exists():
+            raise VolumeExists(f"a volume named {self.name} is known here already ({self.path})")
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def require(self) -> None:
+        """Raises NoSuchVolume unless there is a volume.toml."""
+        if not self.config_path.exists():
+            raise NoSuchVolume(f"no volume named {self.name} is known here; see objfs attach")
+
+    def read_config(self) -> VolumeConfig:
+        """Raises NoSuchVolume, BadSetting."""
+        self.require()
+        return parse_config(self.config_path.read_text(encoding="utf-8"), str(self.config_path))
+
+    def write_config(self, config: VolumeConfig) -> None:
+        replace_file(self.config_path, format_config(config).encode("utf-8"))
+
+    def read_state(self) -> State | None:
+        """None when there is none yet.  Raises Corrupt."""
+        fields = read_json(self.state_path)
+        if fields is None:
+            return None
+        return State(fields.hexbytes("state_id", 16), fields.hexbytes("volume", 16))
+
+    def new_state(self, volume: bytes) -> State:
+        """Draws a new state id and writes it."""
+        state = State(secrets.token_bytes(16), volume)
+        write_json(self.state_path, {"state_id": state.state_id.hex(), "volume": volume.hex()})
+        return state
+
+    def lock(self) -> Lock:
+        """Takes the lock.  Raises HeldElsewhere naming the process that has it."""
+        descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise HeldElsewhere(f"volume {self.name} is in use here by process {holder or '?'}") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        return Lock(descriptor)
+
+    def mark_clean(self) -> None:
+        """Says that all of the local state is in the last published manifest."""
+        replace_file(self.clean_path, b"clean\n")
+
+    def take_clean(self) -> bool:
+        """Whether the last use ended clean; the mark is removed durably."""
+        if not self.clean_path.exists():
+            return False
+        self.clean_path.unlink()
+        sync_directory(self.path)
+        return True
+
+    def set_aside(self, suffix: str) -> Path:
+        """Moves everything but volume.toml, lock and socket into ``salvage-<suffix>`` and returns it."""
+        target = self.path / f"salvage-{suffix}"
+        target.mkdir(mode=0o700)
+        keep = {self.config_path.name, self.lock_path.name, self.control_path.name}
+        for entry in sorted(self.path.iterdir()):
+            if entry.name not in keep and not entry.name.startswith("salvage-"):
+                entry.rename(target / entry.name)
+        sync_directory(self.path)
+        return target
+
+
+# --- volume.toml ---------------------------------------------------------------------------
+
+
+def parse_config(text: str, where: str) -> VolumeConfig:
+    """Raises BadSetting naming the full key that is unknown, missing or wrong."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadSetting(f"{where}: {error}") from None
+    _refuse_unknown(document, {"format", "volume", "settings", "bucket"}, "")
+    if document.get("format") != TOML_FORMAT:
+        raise BadSetting(f"{where}: format must be {TOML_FORMAT}")
+    volume = _hex16(document.get("volume"), "volume")
+    places = [_place(uuid, table) for uuid, table in _table(document.get("bucket", {}), "bucket").items()]
+    settings = VolumeSettings.read(_table(document.get("settings", {}), "settings"))
+    return VolumeConfig(volume, tuple(places), settings)
+
+
+def _place(uuid: str, value: object) -> BucketPlace:
+    name = f"bucket.{uuid}"
+    table = _table(value, name)
+    _refuse_unknown(table, {"url", "options"}, name + ".")
+    url = table.get("url")
+    if not isinstance(url, str):
+        raise BadSetting(f"{name}.url: must be a text")
+    options = _table(table.get("options", {}), f"{name}.options")
+    for key, item in options.items():
+        if not isinstance(item, str):
+            raise BadSetting(f"{name}.options.{key}: must be a text")
+    return BucketPlace(_hex16(uuid, name), url, {key: str(item) for key, item in options.items()})
+
+
+def _hex16(value: object, name: str) -> bytes:
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32}", value):
+        return bytes.fromhex(value)
+    raise BadSetting(f"{name}: must be 32 hexadecimal digits")
+
+
+def _table(value: object, name: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise BadSetting(f"{name}: must be a table")
+    return value
+
+
+def _refuse_unknown(table: Mapping[str, object], known: Iterable[str], prefix: str) -> None:
+    for key in table:
+        if key not in set(known):
+            raise BadSetting(f"{prefix}{key}: no such key")
+
+
+def format_config(config: VolumeConfig) -> str:
+    """The file's text; what ``parse_config`` reads back to the same record."""
+    lines = [f"format = {TOML_FORMAT}", f'volume = "{config.volume.hex()}"', "", "[settings]"]
+    lines += [f"{name} = {_toml(value)}" for name, value in config.settings.changed().items()]
+    for place in config.buckets:
+        lines += ["", f"[bucket.{place.uuid.hex()}]", f"url = {_toml(place.url)}"]
+        if place.options:
+            lines += [f"[bucket.{place.uuid.hex()}.options]"]
+            lines += [f"{_toml(key)} = {_toml(item)}" for key, item in place.options.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: int | float | str) -> str:
+    """A TOML value: JSON's text form is one of TOML's basic strings, and DEL must be escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+# --- files ---------------------------------------------------------------------------------
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replaces a file whole and durably, mode 0600."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb", closefd=False) as stream:
+            stream.write(data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Mapping[str, JSON]) -> None:
+    replace_file(path, canonical(value) + b"\n")
+
+
+def read_json(path: Path) -> Fields | None:
+    """None when there is no such file.  Raises Corrupt."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return Fields.parse(data, str(path))

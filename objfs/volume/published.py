@@ -1,0 +1,262 @@
+"""The manifests in the buckets: putting one, and finding the newest.
+
+Owns the rule of what counts as published.  Promises that a manifest which any writer was told is published
+is found by every later holder of the lease.
+
+Why the rule is safe.  ``manifest/<sequence>`` is written once per bucket (put-if-absent), so two writers
+of one sequence split the voters between them.  A manifest on a strict majority is published.  Where
+nobody can know (voters do not answer), a manifest with content wins over a fence: a fence acknowledges
+nothing by itself, and whoever goes on from it publishes at the next sequence, which a later holder sees
+on any majority.  Between manifests with content at one sequence the higher epoch wins: the lower one's writer
+was fenced at or before it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from objfs.backends.base import Bucket
+from objfs.codec.keys import KeyRing
+from objfs.errors import CodecError, Corrupt, LeaseLost, NewerFormat, NoQuorum, NoSuchObject, ObjectExists
+from objfs.model import Clock, Slot
+from objfs.store import layout
+from objfs.volume import manifest as manifests
+from objfs.volume.lease import Lease
+from objfs.volume.manifest import Manifest
+from objfs.volume.quorum import Answers, BucketSet
+
+log = logging.getLogger(__name__)
+
+FENCE_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A manifest as it lies in buckets."""
+
+    manifest: Manifest
+    data: bytes
+    held_by: tuple[Slot, ...]
+
+    @property
+    def hash(self) -> bytes:
+        return manifests.hash_of(self.data)
+
+    @property
+    def content(self) -> bytes:
+        """The hash of the moment: that of the manifest itself, or of the one that a fence repeats."""
+        return self.manifest.copy_of if self.manifest.fence else self.hash
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """``won``: slots that hold exactly our bytes.  ``rivals``: other manifests found in our place."""
+
+    won: tuple[Slot, ...]
+    rivals: tuple[Manifest, ...]
+    errors: Mapping[Slot, Exception]
+
+
+async def put(buckets: BucketSet, ring: KeyRing, sequence: int, data: bytes, needed: int) -> PutResult:
+    """Puts a manifest on all buckets.  An object in its place that opens is a rival; one that does not
+    is damage of that bucket and counts like a failure."""
+
+    async def put_one(slot: Slot, bucket: Bucket) -> Manifest | None:
+        return await _put_one(bucket, ring, sequence, data, buckets.name(slot))
+
+    def enough(answers: Answers[Manifest | None]) -> bool:
+        return len(_won(answers, buckets.voters)) >= needed
+
+    answers = await buckets.each(put_one, enough=enough)
+    for slot, error in answers.errors.items():
+        log.warning("manifest not put bucket=%s sequence=%d: %s", buckets.name(slot), sequence, error)
+    rivals = tuple(found for found in answers.values.values() if found is not None)
+    return PutResult(_won(answers, buckets.slots), rivals, answers.errors)
+
+
+def _won(answers: Answers[Manifest | None], slots: Iterable[Slot]) -> tuple[Slot, ...]:
+    return tuple(slot for slot in slots if slot in answers.values and answers.values[slot] is None)
+
+
+async def _put_one(bucket: Bucket, ring: KeyRing, sequence: int, data: bytes, where: str) -> Manifest | None:
+    name = layout.manifest_name(sequence)
+    try:
+        await bucket.put_if_absent(name, data)
+    except ObjectExists:
+        found = await bucket.get(name)
+        if found == data:
+            return None
+        try:
+            return manifests.decode(found, sequence, ring)
+        except NewerFormat:
+            raise
+        except CodecError as error:
+            raise Corrupt(f"{where}: {name} holds something that is no manifest: {error}") from None
+    return None
+
+
+async def publish(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Manifest, data: bytes) -> None:
+    """Makes ``manifest`` the volume's moment; its bytes are ``data``, the same in every retry.
+
+    Raises LeaseLost when another writer published in its place (the gate is closed then), NoQuorum when
+    too few voters took it: then it may or may not be published, and must be put again unchanged.
+    """
+    result = await put(buckets, ring, manifest.sequence, data, buckets.publish_quorum)
+    for rival in result.rivals:
+        if rival.epoch >= manifest.epoch:
+            raise lease.lose(f"epoch {rival.epoch} published sequence {rival.sequence}")
+    won = sum(slot in result.won for slot in buckets.voters)
+    if won >= buckets.publish_quorum:
+        return
+    if len(result.rivals) > len(buckets.voters) - buckets.publish_quorum:
+        raise lease.lose(f"sequence {manifest.sequence} is taken by epoch {result.rivals[0].epoch}")
+    raise NoQuorum(
+        f"manifest {manifest.sequence} reached {won} of {len(buckets.voters)} voting buckets, "
+        f"{buckets.publish_quorum} are needed; it is tried again"
+    )
+
+
+# --- finding -------------------------------------------------------------------------------
+
+
+async def list_sequences(buckets: BucketSet) -> dict[Slot, list[int]]:
+    """The sequences each bucket lists, ascending; buckets that do not answer are absent."""
+
+    async def look(_slot: Slot, bucket: Bucket) -> list[int]:
+        found = [layout.parse_manifest(info.key) for info in await bucket.list(layout.MANIFEST_PREFIX)]
+        return sorted(sequence for sequence in found if sequence is not None)
+
+    def enough(answers: Answers[list[int]]) -> bool:
+        return answers.count(buckets.voters) >= buckets.quorum
+
+    answers = await buckets.each(look, enough=enough)
+    for slot, error in answers.errors.items():
+        log.warning("manifests not listed bucket=%s: %s", buckets.name(slot), error)
+    return answers.values
+
+
+async def read_at(
+    buckets: BucketSet, ring: KeyRing, sequence: int, slots: Iterable[Slot]
+) -> tuple[list[Published], list[Slot]]:
+    """The different manifests of one sequence on ``slots``, and the slots whose copy does not open."""
+
+    async def fetch(_slot: Slot, bucket: Bucket) -> bytes | None:
+        try:
+            return await bucket.get(layout.manifest_name(sequence))
+        except NoSuchObject:
+            return None
+
+    answers = await buckets.each(fetch, slots=tuple(slots))
+    copies: dict[bytes, list[Slot]] = {}
+    for slot, data in answers.values.items():
+        if data is not None:
+            copies.setdefault(data, []).append(slot)
+    found: list[Published] = []
+    damaged = list(answers.errors)
+    for data, holders in copies.items():
+        try:
+            found.append(Published(manifests.decode(data, sequence, ring), data, tuple(sorted(holders))))
+        except NewerFormat:
+            raise
+        except CodecError as error:
+            log.warning("manifest skipped bucket=%s: %s", buckets.name(holders[0]), error)
+            damaged += holders
+    return found, damaged
+
+
+def choose(buckets: BucketSet, found: Iterable[Published]) -> Published | None:
+    """The one of several manifests of a sequence that is or may be published."""
+
+    def rank(item: Published) -> tuple[bool, bool, int]:
+        votes = sum(slot in item.held_by for slot in buckets.voters)
+        return votes > len(buckets.voters) // 2, not item.manifest.fence, item.manifest.epoch
+
+    return max(found, key=rank, default=None)
+
+
+async def read_newest(buckets: BucketSet, ring: KeyRing, *, force: bool = False) -> Published | None:
+    """The newest manifest on the buckets that answer, None where there is none at all.
+
+    Raises Corrupt when the newest may have been published but no copy of it opens; with ``force`` the
+    one before it is taken, with a warning.
+    """
+    listed = await list_sequences(buckets)
+    if not listed:
+        raise NoQuorum("no bucket of this volume answers")
+    silent = sum(slot not in listed for slot in buckets.voters)
+    for sequence in sorted({item for items in listed.values() for item in items}, reverse=True):
+        holders = [slot for slot, items in listed.items() if sequence in items]
+        found, damaged = await read_at(buckets, ring, sequence, holders)
+        chosen = choose(buckets, found)
+        if chosen is not None:
+            return chosen
+        if silent + sum(slot in damaged for slot in buckets.voters) >= buckets.publish_quorum:
+            _refuse_loss(sequence, damaged, buckets, force)
+    return None
+
+
+def _refuse_loss(sequence: int, damaged: list[Slot], buckets: BucketSet, force: bool) -> None:
+    where = ", ".join(buckets.name(slot) for slot in damaged) or "nobody"
+    if not force:
+        raise Corrupt(
+            f"{layout.manifest_name(sequence)} is the newest moment and no copy of it opens ({where}); bring "
+            "more buckets back, or use --force to fall back to the moment before it"
+        )
+    log.error("FALLING BACK: manifest %d does not open (%s); the moment before it is used", sequence, where)
+
+
+# --- taking over ---------------------------------------------------------------------------
+
+
+async def adopt(buckets: BucketSet, ring: KeyRing, newest: Published) -> bool:
+    """Puts the newest manifest on the buckets that lack it (by the lease's holder only).
+
+    Returns False where another manifest stands in its place somewhere: read again.
+    """
+    if set(buckets.buckets) <= set(newest.held_by):
+        return True
+    result = await put(buckets, ring, newest.manifest.sequence, newest.data, buckets.quorum)
+    log.info("manifest adopted sequence=%d holders=%d", newest.manifest.sequence, len(result.won))
+    return not result.rivals
+
+
+async def fence(
+    buckets: BucketSet, ring: KeyRing, lease: Lease, clock: Clock, *, force: bool = False
+) -> Published | None:
+    """Publishes a copy of the newest manifest under the next sequence and this epoch, at a strict majority:
+    whatever an older writer still has under way loses.  None where the volume has no manifest yet.
+
+    Raises NoQuorum, LeaseLost, Corrupt.
+    """
+    for _ in range(FENCE_ATTEMPTS):
+        newest = await read_newest(buckets, ring, force=force)
+        if newest is None:
+            return None
+        await lease.check()
+        bar = fence_of(newest, lease, clock)
+        data = manifests.encode(bar, ring)
+        result = await put(buckets, ring, bar.sequence, data, buckets.quorum)
+        if any(rival.epoch > lease.epoch for rival in result.rivals):
+            raise lease.lose(f"another epoch published sequence {bar.sequence}")
+        if sum(slot in result.won for slot in buckets.voters) >= buckets.quorum:
+            log.info("fence published sequence=%d epoch=%d", bar.sequence, lease.epoch)
+            return Published(bar, data, result.won)
+        if not result.rivals:
+            raise NoQuorum(f"the fence reached {len(result.won)} of {len(buckets.voters)} voting buckets")
+    raise LeaseLost("other writers keep publishing; is another mount of this volume running?")
+
+
+def fence_of(newest: Published, lease: Lease, clock: Clock) -> Manifest:
+    """The copy of ``newest`` that bars every older epoch from the next sequence."""
+    manifest = newest.manifest
+    return replace(
+        manifest,
+        epoch=lease.epoch,
+        sequence=manifest.sequence + 1,
+        previous=newest.hash,
+        state_id=lease.record.holder.state_id,
+        wall_ns=max(manifest.wall_ns, clock.now_ns()),
+        copy_of=newest.content,
+    )

@@ -1,0 +1,195 @@
+"""Removing what no kept moment needs: old manifests, their blobs, condemned segments.
+
+Owns the rule of what is kept and the order of deleting.  Promises that nothing is deleted that a kept
+manifest refers to, that every batch is preceded by a look at the lease, and that a segment is
+deleted only after it was condemned in a published manifest, the grace is over, every kept manifest is at
+least as new as the condemning one, and its row is gone, so that nothing can refer to it again.
+
+A manifest is kept while it was the newest at some time within the recovery window, and at least
+``keep`` of them in any case.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from objfs.backends.base import Bucket
+from objfs.codec.keys import KeyRing
+from objfs.model import NS, Clock, Segment, Slot, WriteGate
+from objfs.store import layout
+from objfs.volume.lease import Lease
+from objfs.volume.manifest import CONDEMNED_MAX, Condemned, Manifest
+from objfs.volume.ports import BlobStore, SegmentTable
+from objfs.volume.published import choose, list_sequences, read_at
+from objfs.volume.quorum import BucketSet
+
+log = logging.getLogger(__name__)
+
+BATCH = 64
+"""Segments or manifests deleted between two looks at the lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept: seconds of the recovery window, least manifests, seconds of grace of a segment."""
+
+    window_s: float = 3600.0
+    keep: int = 8
+    grace_s: float = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What one round deleted."""
+
+    manifests: int = 0
+    blobs: int = 0
+    segments: int = 0
+
+
+def expired(kept: Sequence[Manifest], retention: Retention, now_ns: int) -> list[Manifest]:
+    """The manifests (ascending) that need not be kept.  Pure."""
+    horizon = now_ns - int(retention.window_s * NS)
+    superseded = [manifest for manifest, successor in pairwise(kept) if successor.wall_ns < horizon]
+    return superseded[: max(0, len(kept) - retention.keep)]
+
+
+class Reaper:
+    """One per writing mount.  It remembers the kept manifests, so that a round lists and reads only
+    what is new; the first one reads all that the buckets hold."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        table: SegmentTable,
+        buckets: BucketSet,
+        ring: KeyRing,
+        lease: Lease,
+        gate: WriteGate,
+        clock: Clock,
+        retention: Retention,
+    ) -> None:
+        self._store = store
+        self._table = table
+        self._buckets = buckets
+        self._ring = ring
+        self._lease = lease
+        self._gate = gate
+        self._clock = clock
+        self._retention = retention
+        self._known: dict[int, Manifest] = {}
+        self._noted: dict[int, Manifest] = {}
+        self._condemned: dict[bytes, Condemned] = {}
+
+    # --- condemning ------------------------------------------------------------------------
+
+    def resume(self, manifest: Manifest) -> None:
+        """Takes over what the newest manifest condemns."""
+        self._condemned = {item.uuid: item for item in manifest.condemned}
+
+    def condemn(self, sequence: int, wall_ns: int) -> tuple[Condemned, ...]:
+        """What the manifest of a cut condemns; called at the cut, on the loop.  A segment that has chunks
+        again is pardoned."""
+        empty = [segment.uuid for _, segment in self._table.segments_without_chunks(CONDEMNED_MAX)]
+        fresh = {uuid: Condemned(uuid, sequence, wall_ns) for uuid in empty}
+        self._condemned = {uuid: self._condemned.get(uuid, item) for uuid, item in fresh.items()}
+        return tuple(self._condemned.values())
+
+    # --- deleting --------------------------------------------------------------------------
+
+    def note(self, manifest: Manifest) -> None:
+        """A manifest was published."""
+        self._noted[manifest.sequence] = manifest
+
+    async def round(self) -> Reaped:
+        """Deletes what may go.  Raises LeaseLost, NoQuorum, ReadOnly."""
+        await self._learn()
+        kept = [self._known[sequence] for sequence in sorted(self._known)]
+        old = expired(kept, self._retention, self._clock.now_ns())
+        for manifest in old:
+            del self._known[manifest.sequence]
+        remaining = [manifest for manifest in kept if manifest.sequence in self._known]
+        manifests = await self._delete_manifests(old)
+        blobs = await self._delete_blobs(old, remaining)
+        segments = await self._delete_condemned(remaining)
+        return Reaped(manifests, blobs, segments)
+
+    async def _learn(self) -> None:
+        """Completes what is known of the manifests in the buckets."""
+        if not self._known:
+            await self._read_all()
+        self._known |= self._noted
+        self._noted = {}
+
+    async def _read_all(self) -> None:
+        listed = await list_sequences(self._buckets)
+        for sequence in sorted({item for items in listed.values() for item in items}):
+            holders = [slot for slot, items in listed.items() if sequence in items]
+            found, _ = await read_at(self._buckets, self._ring, sequence, holders)
+            chosen = choose(self._buckets, found)
+            if chosen is not None:
+                self._known[sequence] = chosen.manifest
+
+    async def _delete_manifests(self, old: Sequence[Manifest]) -> int:
+        for start in range(0, len(old), BATCH):
+            await self._lease.check()
+            names = [layout.manifest_name(item.sequence) for item in old[start : start + BATCH]]
+            await self._delete_objects(names)
+        return len(old)
+
+    async def _delete_objects(self, names: Sequence[str]) -> None:
+        async def delete(_slot: Slot, bucket: Bucket) -> None:
+            for name in names:
+                self._gate.check()
+                await bucket.delete(name)
+
+        answers = await self._buckets.each(delete)
+        for slot, error in answers.errors.items():
+            log.info("manifests not deleted bucket=%s: %s", self._buckets.name(slot), error)
+        log.debug("manifests deleted first=%s count=%d", names[0], len(names))
+
+    async def _delete_blobs(self, old: Sequence[Manifest], kept: Sequence[Manifest]) -> int:
+        needed = {blob.segment.uuid for manifest in kept for blob in manifest.blobs}
+        unneeded = {
+            blob.segment.uuid: blob.segment
+            for manifest in old
+            for blob in manifest.blobs
+            if blob.segment.uuid not in needed
+        }
+        await self._delete_segments(unneeded.values())
+        return len(unneeded)
+
+    async def _delete_condemned(self, kept: Sequence[Manifest]) -> int:
+        """Rows go first: from then on no chunk can refer to the segment; its objects are garbage."""
+        oldest = min((manifest.sequence for manifest in kept), default=0)
+        horizon = self._clock.now_ns() - int(self._retention.grace_s * NS)
+        ripe = {
+            uuid
+            for uuid, item in self._condemned.items()
+            if item.sequence <= oldest and item.since_ns <= horizon
+        }
+        if not ripe:
+            return 0
+        await self._lease.check()
+        numbers = [
+            number
+            for number, segment in self._table.segments_without_chunks(CONDEMNED_MAX)
+            if segment.uuid in ripe
+        ]
+        gone = self._table.drop_segments(numbers)
+        for segment in gone:
+            self._condemned.pop(segment.uuid, None)
+        await self._delete_segments(gone)
+        return len(gone)
+
+    async def _delete_segments(self, segments: Iterable[Segment]) -> None:
+        wanted = list(segments)
+        for start in range(0, len(wanted), BATCH):
+            await self._lease.check()
+            for segment in wanted[start : start + BATCH]:
+                self._gate.check()
+                failed = await self._store.delete_segment(segment)
+                log.debug("segment deleted uuid=%s failed_slots=%s", segment.uuid.hex(), sorted(failed))

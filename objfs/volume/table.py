@@ -1,0 +1,47 @@
+"""The volume's bucket table: its places, which of them vote and which take shards.
+
+Owns the record and its JSON form inside the header.  Knows no bucket and no URL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from objfs.model import Slot
+from objfs.volume.fields import JSON, Fields
+
+BUCKETS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class BucketEntry:
+    """A bucket in the volume's table: ``slot`` is never reused, ``domain`` names what fails together.
+
+    ``voter``: it counts in decisions.  ``shards``: it takes shards; a witness only votes.
+    """
+
+    slot: Slot
+    uuid: bytes
+    voter: bool = True
+    domain: str = ""
+    shards: bool = True
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "slot": self.slot,
+            "uuid": self.uuid.hex(),
+            "voter": self.voter,
+            "domain": self.domain,
+            "shards": self.shards,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> BucketEntry:
+        slot = Slot(fields.integer("slot", 0, BUCKETS_MAX - 1))
+        return cls(
+            slot,
+            fields.hexbytes("uuid", 16),
+            fields.flag("voter"),
+            fields.text("domain", 256),
+            fields.flag("shards"),
+        )

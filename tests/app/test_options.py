@@ -1,0 +1,47 @@
+"""What ``-o`` understands, and that it refuses the rest by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from objfs.app.options import OPTIONS, kernel_arguments, parse
+from objfs.errors import BadSetting, ExitCode
+
+
+def test_what_mount_hands_to_a_helper() -> None:
+    options = parse(
+        ["rw,nofail,noauto,user,_netdev,relatime,noatime,nodev,nosuid,noexec,x-systemd.automount"]
+    )
+    assert kernel_arguments(options, "home") == {
+        "fsname=home", "subtype=objfs", "default_permissions", "rw", "noatime", "nodev", "nosuid", "noexec",
+    }  # fmt: skip
+
+
+def test_later_options_win() -> None:
+    assert parse(["ro,dev"]).read_only
+    options = parse(["ro,dev", "rw,nodev"])
+    assert not options.read_only
+    assert options.kernel == ("rw", "nodev")
+
+
+def test_settings_hold_for_one_mount() -> None:
+    options = parse(["cache_size=2GiB,fsync=bucket"])
+    assert options.settings == {"cache_size": 2 * 1024**3, "fsync": "bucket"}
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "auto_unmount", "subdir", "ro=1", "fsync=never", "cache_size=1"]
+)
+def test_refused_by_name(text: str) -> None:
+    with pytest.raises(BadSetting, match=text.partition("=")[0]) as caught:
+        parse([text])
+    assert caught.value.exit_code is ExitCode.BAD_SETTING
+
+
+def test_every_option_parses() -> None:
+    for option in OPTIONS:
+        parse([f"{option.name}=x" if option.value else option.name])
+
+
+def test_commas_in_a_name_do_not_smuggle_options() -> None:
+    assert "fsname=a\\,allow_other" in kernel_arguments(parse([]), "a,allow_other")

@@ -1,0 +1,152 @@
+"""The state directory: names, volume.toml, settings, lock, clean mark, salvage."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from objfs.errors import BadSetting, Corrupt, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
+from objfs.volume.local import (
+    BucketPlace,
+    VolumeConfig,
+    VolumeHome,
+    format_config,
+    parse_config,
+    read_json,
+    write_json,
+)
+from objfs.volume.settings import GIB, SETTINGS, VolumeSettings
+
+CONFIG = VolumeConfig(
+    b"v" * 16,
+    (
+        BucketPlace(b"a" * 16, "s3://one/x?region=eu", {"profile": 'we"ird\\ \x7f\n'}),
+        BucketPlace(b"b" * 16, "file:///srv/ö"),
+    ),
+    VolumeSettings(cache_size=5 * GIB, checkpoint_interval=2.5, fsync="bucket"),
+)
+HEAD = f'format = 1\nvolume = "{"76" * 16}"\n'
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", ".a", "a/b", "a b", "a" * 65, "ä", "a\n"])
+def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        VolumeHome(tmp_path, name)
+
+
+def test_config_round_trip_and_mode(tmp_path: Path) -> None:
+    home = VolumeHome(tmp_path, "photos.2026_a-b")
+    with pytest.raises(NoSuchVolume):
+        home.read_config()
+    home.create()
+    home.write_config(CONFIG)
+    assert home.read_config() == CONFIG
+    assert stat.S_IMODE(home.config_path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(home.path.stat().st_mode) == 0o700
+    with pytest.raises(VolumeExists):
+        home.create()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (HEAD + "colour = 1", "colour"),
+        (HEAD + "[settings]\ncahce_size = 1", "settings.cahce_size"),
+        (HEAD + "[settings]\ncache_size = 'ten'", "settings.cache_size"),
+        (HEAD + "[settings]\ncache_size = '10 XB'", "settings.cache_size"),
+        (HEAD + "[settings]\nconnections = 0", "settings.connections"),
+        (HEAD + "[settings]\nconnections = 1.5", "settings.connections"),
+        (HEAD + "[settings]\nretries = true", "settings.retries"),
+        (HEAD + "[settings]\nfsync = 'never'", "settings.fsync"),
+        (HEAD + "[settings]\ncheckpoint_interval = nan", "settings.checkpoint_interval"),
+        (HEAD + f"[bucket.{'61' * 16}]\nurl = 'mem://x'\nurll = 1", f"bucket.{'61' * 16}.urll"),
+        (HEAD + f"[bucket.{'61' * 16}]", f"bucket.{'61' * 16}.url"),
+        (HEAD + f"[bucket.{'61' * 16}]\nurl='x'\n[bucket.{'61' * 16}.options]\na=1", "options.a"),
+        (HEAD + "[bucket.zz]\nurl = 'x'", "bucket.zz"),
+        (HEAD + "bucket = 3", "bucket"),
+        ("format = 2\n", "format"),
+        ("format = 1\nvolume = 'x'", "volume"),
+        ("format = ", "vol.toml"),
+    ],
+)
+def test_what_is_wrong_is_named_in_full(text: str, named: str) -> None:
+    with pytest.raises(BadSetting, match=named.replace(".", r"\.")):
+        parse_config(text, "vol.toml")
+
+
+def test_sizes_may_be_texts() -> None:
+    settings = VolumeSettings.read({"cache_size": "1.5 GiB", "bandwidth": "10MB", "checkpoint_interval": "5"})
+    assert (settings.cache_size, settings.bandwidth) == (3 * GIB // 2, 10_000_000)
+    assert settings.checkpoint_interval == 5.0
+
+
+def test_table_and_record_agree() -> None:
+    assert [row.name for row in SETTINGS] == [item.name for item in fields(VolumeSettings)]
+    assert VolumeSettings.read({row.name: row.default for row in SETTINGS}) == VolumeSettings()
+    assert VolumeSettings().changed() == {}
+    assert all(row.meaning.endswith(".") and row.range for row in SETTINGS)
+
+
+def test_defaults_are_not_written() -> None:
+    assert "cache_size" not in format_config(VolumeConfig(b"v" * 16, ()))
+
+
+def test_one_process_holds_the_lock(tmp_path: Path) -> None:
+    home = VolumeHome(tmp_path, "v")
+    home.create()
+    lock = home.lock()
+    with pytest.raises(HeldElsewhere, match="process"):
+        home.lock()
+    lock.release()
+    lock.release()
+    home.lock().release()
+
+
+def test_state_is_drawn_once_and_read_back(tmp_path: Path) -> None:
+    home = VolumeHome(tmp_path, "v")
+    home.create()
+    assert home.read_state() is None
+    state = home.new_state(b"v" * 16)
+    assert home.read_state() == state
+    assert home.new_state(b"v" * 16).state_id != state.state_id
+    home.state_path.write_bytes(b"{}")
+    with pytest.raises(Corrupt, match="state_id"):
+        home.read_state()
+
+
+def test_the_clean_mark_counts_once(tmp_path: Path) -> None:
+    home = VolumeHome(tmp_path, "v")
+    home.create()
+    assert not home.take_clean()
+    home.mark_clean()
+    assert home.take_clean()
+    assert not home.take_clean()
+
+
+def test_setting_aside_keeps_the_configuration(tmp_path: Path) -> None:
+    home = VolumeHome(tmp_path, "v")
+    home.create()
+    home.write_config(CONFIG)
+    home.new_state(b"v" * 16)
+    home.cache_path.mkdir()
+    (home.cache_path / "dirty").write_bytes(b"precious")
+    aside = home.set_aside("1")
+    assert (aside / "cache" / "dirty").read_bytes() == b"precious"
+    assert home.read_config() == CONFIG
+    assert home.read_state() is None
+    assert home.set_aside("2").is_dir()
+    assert aside.is_dir()
+
+
+def test_json_files_are_absent_or_whole(tmp_path: Path) -> None:
+    assert read_json(tmp_path / "x") is None
+    write_json(tmp_path / "x", {"a": 1})
+    found = read_json(tmp_path / "x")
+    assert found is not None
+    assert found.integer("a") == 1
+    (tmp_path / "x").write_bytes(b"{")
+    with pytest.raises(Corrupt):
+        read_json(tmp_path / "x")
