@@ -183,7 +183,8 @@ class DirtyRange:
 
     ``checksum`` is xxh3-64 of the bytes as written; it decides after a power cut whether they
     arrived.  ``data`` is set where the bytes themselves ride in the row (a small fsync).
-    ``synced`` is true when the bytes are known to be on the disk.
+    ``synced`` is true when the bytes are known to be on the disk.  ``boot`` is the boot id of the
+    machine (kernel's ``boot_id``) under which the table recorded it; None: the present one.
     """
 
     chunk: ChunkId
@@ -192,6 +193,7 @@ class DirtyRange:
     checksum: int | None
     synced: bool = False
     data: bytes | None = None
+    boot: bytes | None = None
 
 
 # --- segments ------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import get_args
 
 from blake3 import blake3
 
 from objfs.codec import (
+    FRAME_OVERHEAD,
     Cost,
     FrameSealer,
     IndexRef,
@@ -68,9 +70,10 @@ def keys_vector() -> dict[str, object]:
         "pages_key": k.pages_key.hex(),
         "segment_key": {"uuid": UUID.hex(), "key": k.segment_key(UUID).hex()},
         "object_key": {"salt": SALT.hex(), "key": k.object_key(SALT).hex()},
-        "slots": [_slot(number, kind) for number, kind in enumerate(("passphrase", "keyfile", "recovery"))],
+        "slots": [_slot(number, kind) for number, kind in enumerate(get_args(SlotKind))],
         "slot_secret": PASSPHRASE.hex(),
-        "recovery_key": "00410-61050-R3GG2-8251R-60Z20-9J4QT-VYPGC-MGZ29",
+        "recovery_key": "000G4-0R40M-30E20-9185G-R38E1-W8124-GKG1F-1HTTX",
+        "recovery_secret": bytes(range(20)).hex(),
     }
 
 
@@ -89,7 +92,12 @@ def objects_vector() -> dict[str, object]:
     payload = b"payload of a manifest"
     return {
         "envelopes": [
-            {"kind": kind.name, "key_id": 5, "payload_length": 300, "bytes": pack_envelope(kind, 5, 300).hex()}
+            {
+                "kind": kind.name,
+                "key_id": 5,
+                "payload_length": 300,
+                "bytes": pack_envelope(kind, 5, 300).hex(),
+            }
             for kind in Kind
         ],
         "sealed": {
@@ -178,7 +186,9 @@ def build_segment(plain: bytes, code: Code) -> tuple[Layout, bytes]:
     location = Location(SegmentNo(0), 0, 0, lengths, len(plain), identify(key(), plain))
     # Numbers with all bytes set leave zstd nothing to gain.
     chunk, ino, index = (int.from_bytes(noise(name, 8), "big") for name in ("chunk", "ino", "index"))
-    sealed = sealer.seal(len(frames), pack_index([IndexEntry(ChunkId(chunk), Ino(ino), index, location)]))
+    plain_index = pack_index([IndexEntry(ChunkId(chunk), Ino(ino), index, location)])
+    sealed = sealer.seal(len(frames), plain_index)
+    assert len(sealed) == len(plain_index) + FRAME_OVERHEAD, "the index frame must stay raw"
     ref = IndexRef(sum(lengths), len(sealed), len(frames), (len(sealed),))
     payload = b"".join(frames) + sealed
     cuts = choose_cuts([*lengths, len(sealed)], code.k)
@@ -195,7 +205,7 @@ def build() -> dict[str, dict[str, object]]:
         "erasure.json": erasure_vector(),
         "segment-copies.json": segment_vector(Code(1, 2), 1000),
         "segment-2+1.json": segment_vector(Code(2, 1), 300_000),
-        "segment-4+2.json": segment_vector(Code(4, 2), 1_000_000),
+        "segment-4+2.json": segment_vector(Code(4, 2), 400_000),
     }
 
 

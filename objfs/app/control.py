@@ -55,6 +55,8 @@ class ControlServer:
 
     def __init__(self, commands: Mapping[str, Command]) -> None:
         self._commands = commands
+        self._answering = 0
+        self._idle = trio.Event()
 
     async def serve(self, listener: trio.SocketListener) -> None:
         """Runs until cancelled."""
@@ -66,7 +68,19 @@ class ControlServer:
             async with stream:
                 lines = _Lines(stream)
                 while (line := await lines.next()) is not None:
-                    await self._answer(stream, line)
+                    self._answering += 1
+                    try:
+                        await self._answer(stream, line)
+                    finally:
+                        self._answering -= 1
+                        self._idle.set()
+                        self._idle = trio.Event()
+
+    async def wait_idle(self, limit_s: float) -> None:
+        """Returns when every request was answered, or after ``limit_s`` seconds."""
+        with trio.move_on_after(limit_s):
+            while self._answering:
+                await self._idle.wait()
 
     async def _answer(self, stream: trio.SocketStream, line: bytes) -> None:
         async def report(progress: Message) -> None:

@@ -39,8 +39,19 @@ SCHEMES: Mapping[str, Scheme] = {
     "s3": Scheme(
         "objfs.backends.s3",
         Capabilities(True, False, "depends on the server"),
-        query=frozenset("endpoint region profile path_style storage_class sse sse_kms_key checksums".split()),
-        options=frozenset("access_key secret_key session_token ca_bundle".split()),
+        query=frozenset(
+            {
+                "endpoint",
+                "region",
+                "profile",
+                "path_style",
+                "storage_class",
+                "sse",
+                "sse_kms_key",
+                "checksums",
+            }
+        ),
+        options=frozenset(["access_key", "secret_key", "session_token", "ca_bundle"]),
     ),
 }
 
@@ -68,7 +79,7 @@ def open_bucket(url: str, options: Mapping[str, str]) -> Bucket:
     if unknown:
         known = ", ".join(sorted(scheme.query | scheme.options)) or "none"
         raise BadSetting(f"{parsed.scheme}:// buckets have no option {unknown[0]!r}; known: {known}")
-    opener = cast(_Opener, importlib.import_module(scheme.module))
+    opener = cast("_Opener", importlib.import_module(scheme.module))
     return opener.open_url(parsed, options)
 
 

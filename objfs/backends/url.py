@@ -50,7 +50,8 @@ def parse_text(text: str) -> BucketURL:
         raise MalformedURL(f"{text}: write {match[1]}://... for a URL, or ./{text} for a path")
     if match[1].lower() == "file":
         _refuse_query(text)
-        return _file_url(unquote(text[match.end() :].removeprefix("localhost/")), text)
+        path = re.sub("^localhost/", "/", text[match.end() :])
+        return _file_url(unquote(path), text)
     return _remote_url(text)
 
 
@@ -64,17 +65,13 @@ def _file_url(path: str, text: str = "") -> BucketURL:
 def _refuse_query(text: str) -> None:
     for mark, name in (("?", "parameters"), ("#", "a fragment")):
         if mark in text:
-            raise MalformedURL(
-                f"{text}: file:// takes no {name}; write %{ord(mark):02X} for a {mark} in a name"
-            )
+            raise MalformedURL(f"{text}: file:// takes no {name}; a {mark} in a name is %{ord(mark):02X}")
 
 
 def _remote_url(text: str) -> BucketURL:
     parts = urlsplit(text)
     if "@" in parts.netloc:
-        raise MalformedURL(
-            "credentials do not belong into a bucket URL: give them as options of this machine"
-        )
+        raise MalformedURL("credentials do not belong into a bucket URL: they are options of this machine")
     if not parts.netloc:
         raise MalformedURL(f"{text}: the bucket's name is missing")
     if parts.fragment:
@@ -98,9 +95,7 @@ def _query(query: str) -> dict[str, str]:
         raise MalformedURL("after the '?' a bucket URL has name=value, joined by '&'") from None
     for name, _value in pairs:
         if name in SECRETS:
-            raise MalformedURL(
-                f"{name} does not belong into a bucket URL: give it as an option of this machine"
-            )
+            raise MalformedURL(f"{name} does not belong into a bucket URL: it is an option of this machine")
     if len(dict(pairs)) != len(pairs):
         raise MalformedURL("a parameter is given twice in the bucket URL")
     return dict(pairs)

@@ -1,0 +1,21 @@
+"""The local write-back cache between programs and buckets.
+
+``ChunkCache`` is the whole of it for other packages; ``GroupSync`` makes the inode table's log
+durable for everybody who waits.  Imports only ``model`` and ``errors``.
+"""
+
+from objfs.cache.cache import ChunkCache
+from objfs.cache.cut import Cut, CutResult
+from objfs.cache.durability import GroupSync
+from objfs.cache.recovery import RecoveryReport
+from objfs.cache.settings import CacheSettings, CacheStatistics
+
+__all__ = [
+    "CacheSettings",
+    "CacheStatistics",
+    "ChunkCache",
+    "Cut",
+    "CutResult",
+    "GroupSync",
+    "RecoveryReport",
+]

@@ -92,7 +92,9 @@ class VersionFiles:
         finally:
             os.close(descriptor)
         if len(data) != length:
-            raise OSError(errno.EIO, f"holds {len(data)} of {length} bytes at {offset}", self.path(chunk).name)
+            raise OSError(
+                errno.EIO, f"holds {len(data)} of {length} bytes at {offset}", self.path(chunk).name
+            )
         return data
 
     def remove(self, chunk: ChunkId) -> None:
@@ -120,6 +122,13 @@ class VersionFiles:
                     mine = _NAME.fullmatch(path.name) is not None
                     chunk = ChunkId(int(path.name, 16)) if mine else None
                     yield path, chunk if chunk is not None and self.path(chunk) == path else None
+
+    def disk_bytes(self, chunk: ChunkId) -> int:
+        """What a version's file takes on the disk; 0 when there is none."""
+        try:
+            return self.path(chunk).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
 
     def free_bytes(self) -> int:
         """What an unprivileged user may still write on this file system."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -28,6 +29,7 @@ _ROUNDS = 8
 _THREADS = 4
 _MANY_FILES = 64
 _QUEUE = 64
+_BATCH = 64
 
 
 class GroupSync:
@@ -101,11 +103,6 @@ class Durability:
         self._threads = trio.CapacityLimiter(_THREADS)
         self._full_send, self._full_receive = trio.open_memory_channel[ChunkId](_QUEUE)
 
-    @property
-    def inline_bytes(self) -> int:
-        """Bytes that ride in the log of the inode table."""
-        return sum(entry.inline for entry in self._shelf.unplaced.values() if entry.inline)
-
     async def fsync(self, ino: Ino) -> None:
         """Data, rows and size of one file are on the disk.  Raises ObjfsError when the disk fails."""
         await self._settle(ino)
@@ -118,8 +115,10 @@ class Durability:
         if len(entries) > _MANY_FILES:
             # Thousands of small files: one call, though it waits for the host's other writers too.
             await self._data_to_disk(entries, self._files.sync_everything)
-        for ino in inodes:
+        for number, ino in enumerate(inodes):
             await self._settle(ino)
+            if number % _BATCH == 0:
+                await trio.lowlevel.checkpoint()
         await self._log.sync()
 
     async def run(self) -> None:
@@ -154,17 +153,21 @@ class Durability:
     async def _settle(self, ino: Ino) -> None:
         """Data and size of one file are on the disk, or in the log and there with its next sync."""
         for number in range(_ROUNDS):
-            entries = [entry for entry in self._shelf.of_inode(ino) if entry.unsynced]
+            entries = [e for e in self._shelf.of_inode(ino) if e.unsynced and self._has_row(e)]
             if self._inline_fits(entries) or number == _ROUNDS - 1:
                 self._into_log(ino, entries)
                 return
             await self._data_to_disk(entries, None)
 
+    def _has_row(self, entry: Entry) -> bool:
+        """Whether anybody could miss it: rows of freed versions take no ranges any more."""
+        return not entry.freed and self._table.chunk(entry.chunk) is not None
+
     def _inline_fits(self, entries: Sequence[Entry]) -> bool:
         total = sum(entry.unsynced.total for entry in entries)
         if total > self._settings.inline_limit:
             return False
-        return not total or total + self.inline_bytes <= self._settings.inline_total
+        return not total or total + self._shelf.inline_bytes <= self._settings.inline_total
 
     def _into_log(self, ino: Ino, entries: Sequence[Entry]) -> None:
         """One commit: what is not in the files yet, and the size that goes with it."""
@@ -173,7 +176,7 @@ class Durability:
                 self._table.commit_inline(entry.chunk, self._bytes_of(entry))
             self._table.note_durable_size(ino)
         for entry in entries:
-            entry.inline += entry.unsynced.total
+            self._shelf.ride(entry, entry.inline + entry.unsynced.total)
             entry.unsynced.clear()
 
     def _bytes_of(self, entry: Entry) -> list[tuple[int, bytes]]:
@@ -189,59 +192,64 @@ class Durability:
 
     async def _data_to_disk(self, entries: Sequence[Entry], everything: Callable[[], None] | None) -> None:
         """Syncs versions' files and says so in their rows; what is written meanwhile stays unsynced."""
-        watchers = {entry: RangeSet() for entry in entries}
-        for entry, watcher in watchers.items():
+        watchers = [(entry, RangeSet()) for entry in entries]
+        for entry, watcher in watchers:
             entry.watchers = (*entry.watchers, watcher)
         try:
             await self._sync_files(entries, everything)
+            for at in range(0, len(watchers), _BATCH):
+                with self._table.transaction():
+                    for entry, watcher in watchers[at : at + _BATCH]:
+                        self._rows_synced(entry, watcher)
+                await trio.lowlevel.checkpoint()
         finally:
-            for entry, watcher in watchers.items():
+            for entry, watcher in watchers:
                 entry.watchers = tuple(other for other in entry.watchers if other is not watcher)
-        with self._table.transaction():
-            for entry, watcher in watchers.items():
-                self._rows_synced(entry, watcher)
 
     async def _sync_files(self, entries: Sequence[Entry], everything: Callable[[], None] | None) -> None:
         names = [entry.chunk for entry in entries]
         new = [entry.chunk for entry in entries if entry.new_file]
-        try:
-            if everything is not None:
-                await trio.to_thread.run_sync(everything, limiter=self._threads)
-            else:
-                async with trio.open_nursery() as nursery:
-                    for at in range(min(_THREADS, len(names))):
-                        nursery.start_soon(self._sync_some, names[at::_THREADS])
-                await trio.to_thread.run_sync(self._files.sync_directories, new, limiter=self._threads)
-        except* OSError as group:
-            reason = f"the cache's disk cannot be synced: {group.exceptions[0]}"
+        failures: list[OSError] = []
+        if everything is not None:
+            await self._in_thread(everything, failures)
+        else:
+            async with trio.open_nursery() as nursery:
+                for at in range(min(_THREADS, len(names))):
+                    part = names[at::_THREADS]
+                    nursery.start_soon(self._in_thread, partial(self._files.sync_files, part), failures)
+            await self._in_thread(partial(self._files.sync_directories, new), failures)
+        if failures:
+            reason = f"the cache's disk cannot be synced: {failures[0]}"
             # The kernel forgets what it could not write: no later sync could be believed.
             self._gate.close(reason)
-            raise ObjfsError(reason) from group
+            raise ObjfsError(reason) from failures[0]
         for entry in entries:
             entry.new_file = False
 
-    async def _sync_some(self, chunks: Sequence[ChunkId]) -> None:
-        await trio.to_thread.run_sync(self._files.sync_files, chunks, limiter=self._threads)
+    async def _in_thread(self, sync: Callable[[], None], failures: list[OSError]) -> None:
+        try:
+            await trio.to_thread.run_sync(sync, limiter=self._threads)
+        except OSError as error:
+            failures.append(error)
 
     def _rows_synced(self, entry: Entry, meanwhile: RangeSet) -> None:
         """The rows of one version after a sync.  They are replaced as a whole, so what was written
         meanwhile must be small enough to ride in the log, else all of it waits for the next round."""
-        if self._shelf.unplaced.get(entry.chunk) is not entry:
+        if self._shelf.unplaced.get(entry.chunk) is not entry or not self._has_row(entry):
             return
         late = entry.unsynced.common(meanwhile)
         if late.total > self._settings.inline_limit:
             return
         entry.unsynced = late
         self._table.mark_synced(entry.chunk, list(entry.present.minus(late)))
-        entry.inline = 0
         if late:
             self._table.commit_inline(entry.chunk, self._bytes_of(entry))
-            entry.inline = late.total
-            entry.unsynced = RangeSet()
+        self._shelf.ride(entry, late.total)
+        entry.unsynced = RangeSet()
 
     async def _empty_log(self) -> None:
         """Moves inline bytes to their files when half of what may ride in the log is used."""
-        if self.inline_bytes * 2 > self._settings.inline_total:
+        if self._shelf.inline_bytes * 2 > self._settings.inline_total:
             entries = [entry for entry in self._shelf.unplaced.values() if entry.inline]
             everything = self._files.sync_everything if len(entries) > _MANY_FILES else None
             await self._data_to_disk(entries, everything)

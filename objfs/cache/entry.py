@@ -70,14 +70,15 @@ class Entry:
         "failures",
         "first_dirty",
         "freed",
-        "ino",
         "inline",
+        "ino",
         "last_dirty",
         "new_file",
         "pins",
         "present",
         "retry_at",
         "row",
+        "slack",
         "state",
         "touched",
         "unsynced",
@@ -95,6 +96,8 @@ class Entry:
         self.present = RangeSet()
         self.unsynced = RangeSet()
         self.touched = RangeSet()
+        self.slack = 0
+        """Disk bytes beyond ``touched`` that a former mount left in the file."""
         self.unverified: RangeSet | None = None
         self.watchers: tuple[RangeSet, ...] = ()
         self.inline = 0
@@ -116,7 +119,7 @@ class Entry:
     @property
     def allocated(self) -> int:
         """An upper bound of the disk space of its file."""
-        return self.touched.total
+        return self.touched.total + self.slack
 
     @property
     def needed(self) -> bool:
@@ -155,7 +158,6 @@ class Entry:
         """The store has it: nothing about it is dirty any more."""
         self.state = advance(self.state, Step.PLACE)
         self.unsynced.clear()
-        self.inline = 0
         self.uploading = False
         self.row = None
 

@@ -1,8 +1,8 @@
 """Frames from the store, each asked for once at a time.
 
 Owns the table of frames in flight.  Promises: readers of the same frame share one request; no lock is
-held across it; a reader that is cancelled does not fail the others; what arrived is offered to the cache before anybody
-returns.  Knows no layering of versions.
+held across it; a reader that is cancelled does not fail the others; what arrived is kept, where there
+is room, before anybody returns.  Knows no layering of versions.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ class FrameFetcher:
         for run, data in zip(runs, answers, strict=True):
             if len(data) != run.plain_length:
                 raise Corrupt(
-                    f"segment {run.segment.uuid.hex()}: frames {run.first} to {run.last} of chunk {run.row.chunk:x}"
-                    f" gave {len(data)} bytes instead of {run.plain_length}: run objfs scrub"
+                    f"segment {run.segment.uuid.hex()}: frames {run.first} to {run.last} of chunk"
+                    f" {run.row.chunk:x} gave {len(data)} bytes, not {run.plain_length}: run objfs scrub"
                 )
             for at, key in enumerate(run.keys):
                 frames[key] = data[at * FRAME_SIZE : (at + 1) * FRAME_SIZE]

@@ -1,48 +1,239 @@
 """What the last mount left in the cache directory.
 
-Owns the rules by which files and rows become entries again.  Dirty versions: after a
-crash of the daemon alone (same boot) every recorded range is trusted; after a reboot or power cut a range
-counts when it was synced, rides in the log, or matches its checksum, and a file that
-lost a range falls back to its last durable size (I1).  Clean versions: kept where ``clean.log`` has checksums,
-which the first read verifies (I4).  Files of nobody are removed.
+Owns the rules by which files and rows become entries again.  Dirty versions: after a crash of the
+daemon alone (same boot) every recorded range is trusted; after a reboot or power cut a range counts
+when it was synced, rides in the log, or matches its checksum, and a file that lost a range falls back
+to its last durable size (I1).  Clean versions: kept where ``clean.log`` has checksums, which the
+first read verifies (I4).  Files of nobody are removed.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import xxhash
 
 from objfs.cache.disk import VersionFiles
-from objfs.cache.entry import Entry
-from objfs.cache.ledger import Sums
+from objfs.cache.entry import Entry, visible_length
+from objfs.cache.ledger import CleanLog, Sums
 from objfs.cache.ranges import RangeSet
 from objfs.cache.shelf import Shelf
-from objfs.model import Chunk, ChunkId, ChunkTable, DirtyRange, Ino
+from objfs.errors import ObjfsError
+from objfs.model import Chunk, ChunkId, ChunkTable, Clock, DirtyRange, Ino
 
 log = logging.getLogger(__name__)
 
+_MANY_FILES = 64
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-class RecoverableTable(ChunkTable, Protocol):
-    """What recovery asks of the inode table besides the block map."""
 
-    def rows_of_other_boots(self) -> bool:
-        """Whether dirty rows may be older than this boot of the machine."""
+@runtime_checkable
+class PowerCutTable(Protocol):
+    """What recovery after a power cut asks of the inode table besides the block map."""
+
+    def set_size_after_power_cut(self, ino: Ino, size: int) -> None:
+        """The file ends at ``size``, its last durable one; chunks beyond are removed."""
         ...
 
-    def durable_size(self, ino: Ino) -> int: ...
-
-    def set_size_after_power_cut(self, ino: Ino, size: int) -> None: ...
+    def durable_size(self, ino: Ino) -> int:
+        """The size at the last fsync or background sync."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What ``recover`` found: versions that wait for upload, ranges and files lost to a power cut."""
+    """What ``recover`` found: versions that wait for upload and that are warm, ranges lost to a power
+    cut and the files that fell back to their durable size, files removed."""
 
     dirty_chunks: int
     clean_chunks: int
     lost_ranges: int
     shortened: tuple[Ino, ...]
     removed_files: int
+
+
+class Recovery:
+    """One pass over rows and files; afterwards ``sums`` are the checksums still to be verified."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        files: VersionFiles,
+        ledger: CleanLog,
+        table: ChunkTable,
+        clock: Clock,
+        chunk_size: int,
+    ) -> None:
+        self._shelf = shelf
+        self._files = files
+        self._ledger = ledger
+        self._table = table
+        self._clock = clock
+        self._chunk_size = chunk_size
+        self._boot = boot_id()
+        self.sums: Sums = {}
+        self._lost: dict[Ino, int] = {}
+        self._foreign: list[Entry] = []
+
+    def run(self) -> RecoveryReport:
+        """Raises OSError when the cache directory cannot be read or synced."""
+        paths = dict(self._paths())
+        dirty = self._table.dirty_chunks()
+        for row in dirty:
+            self._recover_dirty(row)
+        self._shorten()
+        self._adopt_foreign()
+        clean, removed = self._recover_clean(paths)
+        report = RecoveryReport(len(dirty), clean, sum(self._lost.values()), tuple(self._lost), removed)
+        log.info("cache recovered: %s", report)
+        return report
+
+    def _paths(self) -> list[tuple[ChunkId, Path]]:
+        found = []
+        for path, chunk in self._files.walk():
+            if chunk is None:
+                log.warning("unknown file removed from the cache: name=%s", path.name)
+                path.unlink()
+            else:
+                found.append((chunk, path))
+        return found
+
+    # --- dirty ---
+
+    def _recover_dirty(self, row: Chunk) -> None:
+        """The newest range decides first: an older one counts only where nothing newer is sound."""
+        entry = self._shelf.track(row, self._clock.monotonic())
+        sound, lost = RangeSet(), RangeSet()
+        ranges = self._table.dirty_ranges(row.chunk)
+        if any(not self._of_this_boot(one) for one in ranges):
+            self._foreign.append(entry)
+        for one in reversed(ranges):
+            end = one.offset + one.length
+            if self._is_sound(one, sound):
+                sound.add(one.offset, end)
+            elif one.data is not None:
+                self._write_inline(one, sound)
+                sound.add(one.offset, end)
+            else:
+                lost.add(one.offset, end)
+                self._lost[row.ino] = self._lost.get(row.ino, 0) + 1
+            if one.data is not None:
+                self._shelf.ride(entry, entry.inline + one.length)
+            elif not one.synced:
+                entry.unsynced.add(one.offset, end)
+        self._fill_entry(entry, sound)
+
+    def _of_this_boot(self, one: DirtyRange) -> bool:
+        return one.boot is None or one.boot == self._boot
+
+    def _is_sound(self, one: DirtyRange, newer: RangeSet) -> bool:
+        """Whether the file holds these bytes, or newer ones, for certain."""
+        end = one.offset + one.length
+        if self._of_this_boot(one) or newer.covers(one.offset, end):
+            return True
+        if one.data is not None:
+            return False  # in the log for certain, in the file perhaps
+        return one.synced or (one.checksum is not None and self._checksum(one) == one.checksum)
+
+    def _checksum(self, one: DirtyRange) -> int | None:
+        try:
+            return xxhash.xxh3_64_intdigest(self._files.read(one.chunk, one.offset, one.length))
+        except OSError:
+            return None
+
+    def _write_inline(self, one: DirtyRange, newer: RangeSet) -> None:
+        assert one.data is not None
+        for start, end in newer.gaps(one.offset, one.offset + one.length):
+            self._files.write(one.chunk, start, one.data[start - one.offset : end - one.offset])
+
+    def _fill_entry(self, entry: Entry, sound: RangeSet) -> None:
+        for start, end in sound:
+            entry.holds(start, end)
+        entry.slack = self._slack(entry)
+        self._shelf.held_bytes += entry.allocated
+        self._shelf.dirty_bytes += entry.allocated
+        entry.unsynced = entry.unsynced.common(sound)
+
+    def _slack(self, entry: Entry) -> int:
+        """Disk blocks that hold nothing any more: clipped, lost or unverifiable bytes."""
+        return max(0, self._files.disk_bytes(entry.chunk) - entry.touched.total)
+
+    def _shorten(self) -> None:
+        """Files that lost a range end where their last durable size says."""
+        if not self._lost:
+            return
+        table = self._table
+        if not isinstance(table, PowerCutTable):
+            raise ObjfsError("this inode table keeps no durable sizes: it cannot be used after a power cut")
+        for ino, count in self._lost.items():
+            size = table.durable_size(ino)
+            log.warning("power cut: ino=%d lost_ranges=%d size=%d", ino, count, size)
+            with self._table.transaction():
+                table.set_size_after_power_cut(ino, size)
+                self._clip_tail(ino, size)
+
+    def _clip_tail(self, ino: Ino, size: int) -> None:
+        """No version shows bytes beyond its file's end: they would come back when it grows."""
+        index, keep = divmod(size, self._chunk_size)
+        row = self._table.chunk_at(ino, index)
+        if row is None:
+            return
+        entry = self._shelf.unplaced.get(row.chunk)
+        if visible_length(row, entry) <= keep:
+            return
+        if entry is not None:
+            entry.clip(keep)
+            self._table.clip_chunk(row.chunk, keep)
+        else:
+            self._shelf.track(self._table.begin_chunk(ino, index, row.chunk, keep), self._clock.monotonic())
+
+    def _adopt_foreign(self) -> None:
+        """What survived becomes synced data of this boot: a later crash must not judge it again."""
+        if len(self._foreign) > _MANY_FILES:
+            self._files.sync_everything()
+        else:
+            chunks = [entry.chunk for entry in self._foreign]
+            self._files.sync_files(chunks)
+            self._files.sync_directories(chunks)
+        with self._table.transaction():
+            for entry in self._foreign:
+                self._table.mark_synced(entry.chunk, list(entry.present))
+        for entry in self._foreign:
+            entry.unsynced.clear()
+            self._shelf.ride(entry, 0)
+            entry.new_file = False
+
+    # --- clean ---
+
+    def _recover_clean(self, paths: dict[ChunkId, Path]) -> tuple[int, int]:
+        """Entries for files with checksums of versions that are still stored; the others go."""
+        sums = self._ledger.load()
+        removed = 0
+        for chunk, path in paths.items():
+            if chunk in self._shelf.entries:
+                continue
+            row = self._table.chunk(chunk) if chunk in sums else None
+            if row is None or row.location is None:
+                path.unlink()
+                removed += 1
+                continue
+            self._warm(row, sums[chunk])
+        self._ledger.restart(self.sums)
+        return len(self.sums), removed
+
+    def _warm(self, row: Chunk, frames: dict[tuple[int, int], int]) -> None:
+        entry = Entry(row.chunk, row.ino, None, 0.0)
+        for offset, length in frames:
+            entry.holds(offset, offset + length)
+        entry.unverified = entry.present.copy()
+        entry.slack = self._slack(entry)
+        self._shelf.warm(entry)
+        self.sums[row.chunk] = frames
+
+
+def boot_id() -> bytes:
+    """The kernel's name of the present boot."""
+    return _BOOT_ID.read_bytes().strip()

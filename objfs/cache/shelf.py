@@ -35,6 +35,7 @@ class Shelf:
         self._by_ino: defaultdict[Ino, dict[ChunkId, Entry]] = defaultdict(dict)
         self.held_bytes = 0
         self.dirty_bytes = 0
+        self.inline_bytes = 0
         self.on_room: Callable[[], None] = lambda: None
 
     # --- dirty versions ---
@@ -61,6 +62,11 @@ class Shelf:
         self.held_bytes += grown
         self.dirty_bytes += grown
 
+    def ride(self, entry: Entry, nbytes: int) -> None:
+        """So many bytes of a version ride in the log of the inode table now."""
+        self.inline_bytes += nbytes - entry.inline
+        entry.inline = nbytes
+
     def of_inode(self, ino: Ino) -> list[Entry]:
         """The unplaced versions of one file."""
         found = self._by_ino.get(ino)
@@ -72,14 +78,15 @@ class Shelf:
 
     def settle(self, entry: Entry) -> None:
         """A placed version becomes CLEAN and evictable."""
-        entry.place()
         self._leave_unplaced(entry)
+        entry.place()
         self._clean[entry.chunk] = entry
         self.on_room()
 
     def _leave_unplaced(self, entry: Entry) -> None:
         if self.unplaced.pop(entry.chunk, None) is not None:
             self.dirty_bytes -= entry.allocated
+            self.ride(entry, 0)
             family = self._by_ino[entry.ino]
             family.pop(entry.chunk, None)
             if not family:

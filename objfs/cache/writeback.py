@@ -1,8 +1,8 @@
 """Upload: dirty versions become segments.
 
 Owns what is frozen when, batches, retries and cuts.  Promises: a version is uploaded only after
-its base is stored; a failed upload loses nothing and is tried again with growing delay; a version that a cut needs
-is uploaded also when its row is gone; others freed are not uploaded.  Reads and writes never wait here.
+its base is stored; a failed upload loses nothing and is tried again with growing delay; a version that
+a cut needs is uploaded also when its row is gone; others freed are not.  Reads and writes never wait.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from objfs.cache.space import Space
 from objfs.errors import ObjfsError
 from objfs.model import (
     FRAME_SIZE,
+    Chunk,
     ChunkId,
     ChunkState,
     ChunkTable,
@@ -92,17 +93,26 @@ class Writeback:
     # --- cuts ---
 
     def cut(self) -> Cut:
-        """Freezes every unplaced version; what is written from now on layers over them."""
-        entries = list(self._shelf.unplaced.values())
+        """Freezes every version that the table shows as dirty; later writes layer over them.
+
+        The table is asked, not the shelf: a truncation may begin a version without writing a byte,
+        and versions that were freed before the cut are no part of it.
+        """
+        entries = [self._cut_one(row) for row in self._table.dirty_chunks()]
         for entry in entries:
-            self._freeze(entry)
-            entry.cuts += 1
-            self._remember(entry)
+            self._remember_base(entry)
         cut = Cut(entry.chunk for entry in entries)
         if entries:
             self._cuts.append(cut)
             self.kick()
         return cut
+
+    def _cut_one(self, row: Chunk) -> Entry:
+        entry = self._shelf.track(row, self._clock.monotonic())
+        entry.row = row
+        entry.freeze()
+        entry.cuts += 1
+        return entry
 
     def _freeze(self, entry: Entry) -> None:
         row = entry.row
@@ -111,7 +121,7 @@ class Writeback:
             entry.row = self._table.chunk(entry.chunk) or row
         entry.freeze()
 
-    def _remember(self, entry: Entry) -> None:
+    def _remember_base(self, entry: Entry) -> None:
         """Keeps the row of a stored base: the cut reads through it even when the table drops it."""
         base = entry.row.base if entry.row is not None else None
         if base is None:

@@ -127,11 +127,17 @@ class Data:
             raise FileTooBig(f"inode {ino}: a write up to byte {end}; at most {FILE_SIZE_MAX}")
         if not data:
             return 0
-        await self._cache.admit(len(data))
-        await self._wait_turn(ino)
+        await self._admit(ino, len(data))
         self._writable()
         self._write_now(ino, offset, data, clear_suid)
         return len(data)
+
+    async def _admit(self, ino: Ino, nbytes: int) -> None:
+        """The room that the cache promises is certain only until the next await: asked for last."""
+        await self._cache.admit(nbytes)
+        while ino in self._busy:
+            await self._wait_turn(ino)
+            await self._cache.admit(nbytes)
 
     def _write_now(self, ino: Ino, offset: int, data: bytes, clear_suid: bool) -> None:
         """Bytes, then rows, in one transaction that also holds when it ends early."""

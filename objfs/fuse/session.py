@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pyfuse3
@@ -18,9 +19,6 @@ import trio
 from objfs.errors import BadSetting, MountPointUnusable
 from objfs.fuse.operations import Operations
 from objfs.model import Ino
-
-MAX_READ = 1 << 20
-"""The kernel's largest read request in bytes; the largest write is libfuse's choice, also 1 MiB."""
 
 MAX_TASKS = 128
 """Requests that are served at the same time.  Each task that has received a request keeps a buffer of
@@ -32,15 +30,21 @@ IDLE_TASKS = 4
 
 def fuse_options(source: str, flags: Iterable[str] = (), *, allow_other: bool = False) -> frozenset[str]:
     """libfuse's options: ``source`` is shown in /proc/mounts; ``flags`` are the kernel's (``ro``,
-    ``dev``, ``suid``, ``noexec``, ...).  Raises BadSetting for a source that is not ASCII."""
+    ``dev``, ``suid``, ``noexec``, ...).  Raises BadSetting for a source that is not ASCII.
+
+    The largest request is libfuse's, 1 MiB in both directions.  ``max_read`` must not be given: libfuse
+    compares it with what the init handler says, which pyfuse3 does not let us say, and ends the mount.
+    """
     if not source.isascii():
         raise BadSetting(f"source {source!r}: only ASCII can be shown in /proc/mounts")
     escaped = source.replace("\\", "\\\\").replace(",", "\\,")
-    options = {f"fsname={escaped}", "subtype=objfs", "default_permissions", f"max_read={MAX_READ}", *flags}
+    options = {f"fsname={escaped}", "subtype=objfs", "default_permissions", *flags}
     if allow_other:
         options.add("allow_other")
     if "auto_unmount" in options:
         raise BadSetting("option auto_unmount: a dead mount must not look like an empty directory")
+    if any(option.startswith("max_read") for option in options):
+        raise BadSetting("option max_read: the size of requests is fixed at 1 MiB")
     return frozenset(options)
 
 
@@ -100,14 +104,10 @@ class Session:
 
 
 def _invalidate_inode(number: int) -> None:
-    try:
+    with suppress(FileNotFoundError):  # the kernel does not know it
         pyfuse3.invalidate_inode(number)
-    except FileNotFoundError:
-        pass  # the kernel does not know it
 
 
 def _invalidate_entry(number: int, name: bytes) -> None:
-    try:
+    with suppress(FileNotFoundError):
         pyfuse3.invalidate_entry(number, name)
-    except FileNotFoundError:
-        pass

@@ -7,7 +7,7 @@ Promises never to raise for what a bucket does, and to tell the health board of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,15 +27,23 @@ from objfs.store.workers import Workers
 
 @dataclass(frozen=True, slots=True)
 class AskSettings:
-    """A shard is waited for ``patience_s`` and the time that its bytes take at
-    ``slowest_bytes_per_s``; then other shards are asked instead."""
+    """A shard is waited for ``patience_s``, and the time that all bytes asked of its bucket take at
+    ``slowest_bytes_per_s``; then other shards are asked instead.
+
+    All bytes, also those asked for later, as requests queue and share the line: a busy bucket is
+    not a silent one, and asking others for the same bytes would make a busy line worse.
+    """
 
     patience_s: float = 5.0
     slowest_bytes_per_s: float = 128 * 1024
 
     def patience(self, nbytes: int) -> float:
-        """Seconds for one request of so many bytes."""
-        return self.patience_s + nbytes / self.slowest_bytes_per_s
+        """Seconds for one request while so many bytes are under way."""
+        return self.patience_s + self.transfer(nbytes)
+
+    def transfer(self, nbytes: int) -> float:
+        """Seconds that so many bytes may take."""
+        return nbytes / self.slowest_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,7 @@ class Asker:
         self._counters = counters
         self._workers = workers
         self._settings = settings
+        self._waiting: dict[Slot, dict[trio.CancelScope, int]] = {}
 
     async def ask(self, ring: KeyRing, question: Question) -> Answer:
         """At most one GET; none where the answer is known."""
@@ -118,7 +127,7 @@ class Asker:
             self._counters.add(unavailable=1)
             return replace(self._note(ask, error), again=isinstance(error, _Impatient))
         self._health.succeeded(ask.slot)
-        blocks = await self._workers.run(len(data), self._verifying(ring, ask, data))
+        blocks = await self._workers.read(len(data), self._verifying(ring, ask, data))
         if not blocks.bad:
             return Answer(blocks)
         self._counters.add(damaged=1)
@@ -128,15 +137,28 @@ class Asker:
 
     async def _request(self, ask: Question, bucket: Bucket) -> bytes:
         start, end, _ = ask.span
+        began, waiting = trio.current_time(), self._waiting.setdefault(ask.slot, {})
         self._counters.add(gets=1)
-        with trio.CancelScope() as scope:
-            if not ask.insist:
-                scope.deadline = trio.current_time() + self._settings.patience(end - start)
-            data = await bucket.get(ask.object_name, start, end)
+        with self._patience(ask, end - start, waiting) as scope:
+            waiting[scope] = end - start
+            try:
+                data = await bucket.get(ask.object_name, start, end)
+            finally:
+                del waiting[scope]
             self._counters.add(bytes_read=len(data))
             return data
         self._counters.add(slow=1)
-        raise _Impatient(f"no answer within {self._settings.patience(end - start):.1f} s")
+        raise _Impatient(f"no answer within {trio.current_time() - began:.1f} s")
+
+    def _patience(
+        self, ask: Question, nbytes: int, waiting: Mapping[trio.CancelScope, int]
+    ) -> trio.CancelScope:
+        """Ends when patience with the bucket runs out; grants those who wait already more of it."""
+        for other in waiting:
+            other.deadline += self._settings.transfer(nbytes)
+        if ask.insist:
+            return trio.CancelScope()
+        return trio.move_on_after(self._settings.patience(nbytes + sum(waiting.values())))
 
     def _note(self, ask: Question, error: BucketError) -> Answer:
         self._health.failed(ask.slot, error)

@@ -16,6 +16,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import trio
+
 from objfs.codec import KeyRing, Layout
 from objfs.errors import NotEnoughShards
 from objfs.store.ask import Answer, Asker, Question
@@ -28,7 +30,7 @@ from objfs.store.workers import Workers, gather
 
 log = logging.getLogger("objfs.store")
 
-Known = Mapping[tuple[bytes, int], list[Blocks]]
+Known = Mapping[tuple[bytes, int], Sequence[Answer]]
 """(segment uuid, shard) -> what the first round brought of it."""
 
 
@@ -42,6 +44,7 @@ class _Healing:
     sources: dict[int, Blocks] = field(default_factory=dict)
     causes: dict[int, str] = field(default_factory=dict)
     again: list[int] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
 
     @property
     def lacking(self) -> int:
@@ -50,6 +53,7 @@ class _Healing:
     def take(self, shard: int, answer: Answer) -> None:
         """Counts in what another shard (or, asked again, the same) brought."""
         self.sources[shard] = answer.blocks
+        self.causes.pop(shard, None)
         if answer.cause:
             self.causes[shard] = answer.cause
         if answer.again:
@@ -115,15 +119,14 @@ class Fetcher:
         """The wanted blocks, rebuilt; an error as a value, as several are healed at once."""
         ask = healing.ask
         healing.take(ask.shard, healing.answer)
-        await self._ask_others(ring, healing, self._candidates(healing, known), insist=False)
+        await self._ask_others(ring, healing, self._candidates(healing, known))
         if healing.lacking:
-            last_resort, healing.again = healing.again, []
-            await self._ask_others(ring, healing, last_resort, insist=True)
+            await self._ask_at_once(ring, healing, tuple(healing.again), insist=True)
         hopeless = beyond_help(ask.layout.code.k, ask.shard, healing.wanted, healing.sources)
         if hopeless:
             return self._give_up(healing, hopeless)
         nbytes = sum(len(blocks.data) for blocks in healing.sources.values())
-        rebuilt = await self._workers.run(
+        rebuilt = await self._workers.read(
             nbytes, lambda: rebuild_blocks(ask.layout, ask.shard, healing.wanted, healing.sources)
         )
         if not all(map(healing.sources[ask.shard].sound, healing.wanted)):
@@ -136,28 +139,36 @@ class Fetcher:
         ask = healing.ask
         others = [number for number in range(ask.layout.code.n) if number != ask.shard]
         for shard in others:
-            held = _covering(known.get((ask.segment.uuid, shard), ()), replace(ask, shard=shard))
-            if held is not None:
-                healing.take(shard, Answer(held))
+            answer = _covering(known.get((ask.segment.uuid, shard), ()), replace(ask, shard=shard))
+            if answer is not None:
+                healing.take(shard, answer)
         rest = [shard for shard in others if shard not in healing.sources]
         return sorted(rest, key=lambda shard: (_costs(ask, shard), self._state(ask, shard)))
 
     def _state(self, ask: Question, shard: int) -> int:
         return self._health.of(ask.segment.placement[shard]).state
 
-    async def _ask_others(
-        self, ring: KeyRing, healing: _Healing, queue: Sequence[int], *, insist: bool
-    ) -> None:
+    async def _ask_others(self, ring: KeyRing, healing: _Healing, queue: Sequence[int]) -> None:
         """Asks as many at once as are lacking, until nothing is or nobody is left."""
-
-        async def ask(shard: int) -> Answer:
-            return await self._asker.ask(ring, replace(healing.ask, shard=shard, insist=insist))
-
         queue = list(queue)
         while queue and (lacking := healing.lacking):
             batch, queue = queue[:lacking], queue[lacking:]
-            for shard, answer in zip(batch, await gather(ask, batch), strict=True):
-                healing.take(shard, answer)
+            healing.asked += batch
+            await self._ask_at_once(ring, healing, batch, insist=False)
+
+    async def _ask_at_once(
+        self, ring: KeyRing, healing: _Healing, shards: Sequence[int], *, insist: bool
+    ) -> None:
+        """Returns when nothing is lacking any more, or all have answered."""
+
+        async def ask(shard: int) -> None:
+            healing.take(shard, await self._asker.ask(ring, replace(healing.ask, shard=shard, insist=insist)))
+            if not healing.lacking:
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for shard in shards:
+                nursery.start_soon(ask, shard)
 
     # --- telling ---------------------------------------------------------------------------
 
@@ -171,13 +182,13 @@ class Fetcher:
             *("damaged" if answer.damaged else "not read", self._places.url(ask.slot), ask.object_name),
             *(_numbers(healing.wanted), answer.cause),
         )
-        for shard, cause in healing.causes.items():
-            if shard != ask.shard:
-                other = replace(ask, shard=shard)
-                log.warning(
-                    "shard not usable for healing bucket=%s object=%s blocks=%s cause=%r",
-                    *(self._places.url(other.slot), other.object_name, _numbers(healing.wanted), cause),
-                )
+        for other in (replace(ask, shard=shard) for shard in healing.asked if shard in healing.causes):
+            log.log(
+                logging.DEBUG if other.shard in healing.again else logging.WARNING,
+                "shard not usable for healing bucket=%s object=%s blocks=%s cause=%r",
+                *(self._places.url(other.slot), other.object_name, _numbers(healing.wanted)),
+                healing.causes[other.shard],
+            )
 
     def _give_up(self, healing: _Healing, hopeless: Sequence[int]) -> NotEnoughShards:
         ask = healing.ask
@@ -205,20 +216,17 @@ def _healings(ask: Question, answer: Answer, run: Run) -> list[_Healing]:
     ]
 
 
-def _known(asks: Sequence[Question], answers: Sequence[Answer]) -> dict[tuple[bytes, int], list[Blocks]]:
-    known: dict[tuple[bytes, int], list[Blocks]] = {}
+def _known(asks: Sequence[Question], answers: Sequence[Answer]) -> Known:
+    known: dict[tuple[bytes, int], list[Answer]] = {}
     for ask, answer in zip(asks, answers, strict=True):
-        known.setdefault((ask.segment.uuid, ask.shard), []).append(answer.blocks)
+        known.setdefault((ask.segment.uuid, ask.shard), []).append(answer)
     return known
 
 
-def _covering(held: Iterable[Blocks], ask: Question) -> Blocks | None:
-    """Of what was fetched already the blocks that answer this question, if all are there and sound."""
+def _covering(answers: Iterable[Answer], ask: Question) -> Answer | None:
+    """What was answered already to a question like this one, be it good or bad."""
     needed = blocks_of(ask.layout, ask.shard, ask.first, ask.last)
-    for blocks in held:
-        if needed and blocks.covers(needed) and all(map(blocks.sound, needed)):
-            return blocks
-    return None
+    return next((answer for answer in answers if needed and answer.blocks.covers(needed)), None)
 
 
 def _costs(ask: Question, shard: int) -> bool:

@@ -18,6 +18,7 @@ from objfs.codec import IndexEntry, KeyRing, Layout, identify, open_chunk_frames
 from objfs.codec.segment import frame_span
 from objfs.errors import BucketError, Corrupt
 from objfs.model import (
+    FRAME_SIZE,
     ChunkId,
     Clock,
     Code,
@@ -124,7 +125,7 @@ class SegmentStore:
         self._gate.check()
         nbytes = sum(len(item.data) for item in chunks)
         work = partial(seal_segment, self._ring, kind, tuple(chunks), self.code, self.target_bytes)
-        sealed = await self._workers.run(nbytes, work)
+        sealed = await self._workers.seal(nbytes, work)
         return await self._place(sealed), sealed.placed
 
     async def _place(self, sealed: Sealed) -> Segment:
@@ -175,7 +176,10 @@ class SegmentStore:
         ring = self._ring
         fetched = await self._fetch(ring, spans)
         work = partial(_open_all, ring, fetched, list(wanted))
-        return await self._workers.run(sum(sum(span.frames) for span in spans), work)
+        plain = sum(
+            min(want[1].size, len(span.frames) * FRAME_SIZE) for want, span in zip(wanted, spans, strict=True)
+        )
+        return await self._workers.read(plain, work)
 
     async def read_blob(self, segment: Segment, location: Location) -> bytes:
         """What ``write_blob`` was given.  Raises as ``read_chunks``."""
@@ -184,13 +188,12 @@ class SegmentStore:
 
     async def _fetch(self, ring: KeyRing, spans: Sequence[Span]) -> list[list[memoryview]]:
         """For each span its sealed bytes, in pieces."""
-        segments = {span.segment.uuid: span.segment for span in spans}
         found = [(span.segment.uuid, pieces(Layout.from_segment(span.segment), span)) for span in spans]
-        wanted = [
-            run
-            for uuid, segment in segments.items()
-            for run in runs(segment, (piece for at, many in found for piece in many if at == uuid))
-        ]
+        segments = {span.segment.uuid: span.segment for span in spans}
+        by_segment: dict[bytes, list[Piece]] = {uuid: [] for uuid in segments}
+        for uuid, many in found:
+            by_segment[uuid] += many
+        wanted = [run for uuid, many in by_segment.items() for run in runs(segments[uuid], many)]
         blocks = await self._fetcher.fetch(ring, wanted)
         held: dict[tuple[bytes, int], list[tuple[Run, Blocks]]] = {}
         for run, data in zip(wanted, blocks, strict=True):
@@ -211,7 +214,7 @@ class SegmentStore:
         ring, span = self._ring, Span(segment, layout.index.position, layout.index.frames)
         (sealed,) = await self._fetch(ring, [span])
         work = partial(read_index, ring.get(layout.key_id), layout)
-        return layout, await self._workers.run(layout.index.length, lambda: work(b"".join(sealed)))
+        return layout, await self._workers.read(layout.index.length, lambda: work(b"".join(sealed)))
 
     # --- for people ------------------------------------------------------------------------
 

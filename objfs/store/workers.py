@@ -15,8 +15,15 @@ import trio
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-INLINE_BYTES = 64 * 1024
-"""Up to this many bytes are worked on where the caller is: a hop to a thread costs more."""
+SEAL_INLINE = 64 * 1024
+"""Up to this many plain bytes are sealed where the caller is: a hop to a thread costs more."""
+
+READ_INLINE = 256 * 1024
+"""Up to this many bytes are verified and opened where the caller is.
+
+One frame with its blocks.  Measured on 2 cores: 150 us for a cold read of one frame, of which half
+is computing; with two hops to a thread 300 us, and no more of them in parallel either.
+"""
 
 
 class Workers:
@@ -25,9 +32,16 @@ class Workers:
     def __init__(self, limiter: trio.CapacityLimiter | None = None) -> None:
         self._limiter = limiter or trio.CapacityLimiter(os.cpu_count() or 2)
 
-    async def run(self, nbytes: int, work: Callable[[], Result]) -> Result:
-        """Runs ``work``, which computes over about ``nbytes`` bytes and does nothing else."""
-        if nbytes <= INLINE_BYTES:
+    async def seal(self, nbytes: int, work: Callable[[], Result]) -> Result:
+        """Runs ``work``, which compresses and seals about ``nbytes`` bytes."""
+        return await self._run(nbytes > SEAL_INLINE, work)
+
+    async def read(self, nbytes: int, work: Callable[[], Result]) -> Result:
+        """Runs ``work``, which verifies, rebuilds or opens about ``nbytes`` bytes."""
+        return await self._run(nbytes > READ_INLINE, work)
+
+    async def _run(self, elsewhere: bool, work: Callable[[], Result]) -> Result:
+        if not elsewhere:
             return work()
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
 

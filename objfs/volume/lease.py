@@ -197,6 +197,7 @@ async def acquire(
         if not _is_free(seen, claim):
             await _wait_for_silence(buckets, ring, claim, seen, clock)
         record = LeaseRecord(seen.epoch + 1, claim.holder, clock.now_ns(), claim.interval_s)
+        claim = replace(claim, known=KnownLease(record.epoch, record.counter))
         remember(KnownLease(record.epoch, record.counter))
         answers = await _put_claim(buckets, ring, record)
         if answers.count(buckets.voters) >= buckets.quorum:

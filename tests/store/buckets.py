@@ -31,6 +31,10 @@ class TestBucket:
     """(operation, key, bytes)"""
     fault: Fault | None = None
     hangs: bool = False
+    line: trio.Lock | None = None
+    """A line of 1 MiB/s that reads share."""
+    put_s: float = 0.0
+    """Seconds that a put takes."""
     reached: trio.Event = field(default_factory=trio.Event)
 
     async def _enter(self, operation: str, key: str) -> None:
@@ -53,11 +57,16 @@ class TestBucket:
         data = self._object(key)
         if start > len(data):
             raise RangeError(f"{key} has {len(data)} bytes")
+        if self.line is not None:
+            async with self.line:
+                await trio.sleep(len(data[start:end]) / (1 << 20))
         self.requests.append(("get", key, len(data[start:end])))
         return data[start:end]
 
     async def put(self, key: str, data: bytes) -> None:
         await self._enter("put", key)
+        if self.put_s:
+            await trio.sleep(self.put_s)
         self.requests.append(("put", key, len(data)))
         self.objects[key] = bytes(data)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,15 +13,14 @@ from objfs.model import FRAME_SIZE, Code
 from tests.store.buckets import Volume, chunks, noise, text, whole
 
 MIB = 1 << 20
-CONTENTS = {"incompressible": noise, "compressible": text}
 
 
-@pytest.mark.parametrize("make", CONTENTS.values(), ids=CONTENTS.keys())
+@pytest.mark.parametrize("compressible", [False, True])
 @pytest.mark.parametrize("code", [Code(4, 2), Code(1, 1), Code(3, 1)], ids=str)
-async def test_a_cold_4k_read_is_one_small_get(code: Code, make: object) -> None:
+async def test_a_cold_4k_read_is_one_small_get(code: Code, compressible: bool) -> None:
     """Budget: one ranged GET of at most 256 KiB, wherever in the segment."""
     volume = Volume(code, code.n)
-    content = noise if make is noise else text
+    content = text if compressible else noise
     datas = [content(MIB - 4096 * (i % 5), i) for i in range(3)]
     segment, placed = await volume.store.write_segment(chunks(*datas))
     for one, data in zip(placed, datas, strict=True):
@@ -88,3 +89,31 @@ async def test_far_ranges_are_fetched_apart() -> None:
     ends = [whole(segment, placed)[0], whole(segment, placed)[10]]
     await volume.store.read_chunks(ends)
     assert sorted(size for _, _, size in volume.gets()) == [2 * (BLOCK + TAG)] * 2
+
+
+@pytest.mark.parametrize(("between", "requests"), [(0, 1), (1, 1), (2, 2), (3, 2)])
+async def test_only_a_gap_of_one_block_is_fetched_along(between: int, requests: int) -> None:
+    volume = Volume(Code(1, 0), 1)
+    datas = [noise(1000, 1), noise((between + 1) * BLOCK, 2), noise(1000, 3)]
+    segment, placed = await volume.store.write_segment(chunks(*datas))
+    assert placed[2].location.position // BLOCK == between + 1
+    first, _, last = whole(segment, placed)
+    assert await volume.store.read_chunks([first, last]) == [datas[0], datas[2]]
+    assert len(volume.gets()) == requests
+
+
+async def test_a_busy_line_is_not_taken_for_a_silent_bucket(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Forty requests of 2 MiB that share 1 MiB/s take longer than one alone would be waited for."""
+    volume = Volume(Code(1, 1), 2)
+    segment, placed = await volume.store.write_segment(chunks(noise(2 * MIB)))
+    line = trio.Lock()
+    for bucket in volume.buckets.values():
+        bucket.line = line
+    wanted = whole(segment, placed)
+    async with trio.open_nursery() as nursery:
+        for _ in range(40):
+            nursery.start_soon(volume.store.read_chunks, wanted)
+    assert len(volume.gets()) == 40
+    assert volume.store.statistics().slow == 0

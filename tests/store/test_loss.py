@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import trio
@@ -24,7 +24,7 @@ IMPATIENT = StoreSettings(ask=AskSettings(patience_s=1.0))
 async def test_any_m_buckets_may_be_lost(code: Code) -> None:
     """I3: every loss set of size m, with whole objects gone."""
     volume = Volume(code, code.n)
-    datas = [noise(150_000), text(500_000), noise(70_001, 2)]
+    datas = [*(noise(100_000, i) for i in range(8)), text(500_000), noise(70_001, 9)]
     segment, placed = await volume.store.write_segment(chunks(*datas))
     kept = {slot: dict(bucket.objects) for slot, bucket in volume.buckets.items()}
     for lost in combinations(volume.buckets, code.m):
@@ -32,7 +32,7 @@ async def test_any_m_buckets_may_be_lost(code: Code) -> None:
             bucket.objects = {} if slot in lost else dict(kept[slot])
         assert await volume.store.read_chunks(whole(segment, placed)) == datas
     for slot, bucket in volume.buckets.items():
-        bucket.objects = {} if slot < code.m + 1 else dict(kept[slot])
+        bucket.objects = {} if slot in segment.placement[: code.m + 1] else dict(kept[slot])
     with pytest.raises(NotEnoughShards, match=segment.uuid.hex()):
         await volume.store.read_chunks(whole(segment, placed))
 
@@ -86,20 +86,17 @@ async def test_damage_fails_only_what_is_damaged() -> None:
     volume.damage(segment, 0, DATA_OFFSET + 10)
     volume.damage(segment, 1, DATA_OFFSET + 10)
     volume.damage(segment, 2, DATA_OFFSET + 5 * (BLOCK + TAG) + 10)
-    refused = set()
+    doomed = [number for number, one in enumerate(placed) if one.location.position in segment.cuts[:2]]
+    assert len(doomed) == 2
     for number, one in enumerate(placed):
-        try:
-            (got,) = await volume.store.read_chunks([(segment, one.location, 0, 0)])
-        except NotEnoughShards as error:
-            refused.add(number)
-            assert "blocks 0:" in str(error)
-            assert key_of(segment, 0) in str(error)
-            assert key_of(segment, 1) in str(error)
-        else:
-            assert got == datas[number]
-    first = [number for number, one in enumerate(placed) if one.location.position in segment.cuts[:2]]
-    assert refused == set(first)
-    assert len(first) == 2
+        wanted = [(segment, one.location, 0, 0)]
+        if number not in doomed:
+            assert await volume.store.read_chunks(wanted) == [datas[number]]
+            continue
+        with pytest.raises(NotEnoughShards, match="blocks 0:") as caught:
+            await volume.store.read_chunks(wanted)
+        assert key_of(segment, 0) in str(caught.value)
+        assert key_of(segment, 1) in str(caught.value)
 
 
 async def test_a_gap_nobody_asked_for_may_be_damaged(caplog: pytest.LogCaptureFixture) -> None:
@@ -232,3 +229,25 @@ async def test_what_cannot_be_read_is_logged_with_all_that_failed(
     assert errors
     assert all(key_of(segment, shard) in errors[0] for shard in (0, 1))
     assert volume.store.statistics().unreadable >= 1
+
+
+async def test_healing_prefers_buckets_in_good_health() -> None:
+    volume = Volume(Code(2, 2), 4)
+    segment, placed = await volume.store.write_segment(chunks(noise(300_000)))
+    volume.of(segment, 0).objects.clear()
+    volume.store.health.failed(segment.placement[2], Unreachable("once"))
+    volume.forget()
+    await volume.store.read_chunks([(segment, placed[0].location, 0, 0)])
+    assert {key for _, key, _ in volume.gets()} == {key_of(segment, 1), key_of(segment, 3)}
+
+
+async def test_a_shard_too_short_for_the_range_costs_no_request() -> None:
+    """Beyond its end a data shard is known to be zeros."""
+    volume = Volume(Code(2, 1), 3)
+    segment, placed = await volume.store.write_segment(chunks(noise(131_072), noise(10_000, 2)))
+    lengths = [b - a for a, b in pairwise(segment.cuts)]
+    assert lengths[0] > lengths[1] + 3 * BLOCK
+    volume.damage(segment, 0, DATA_OFFSET + 3 * (BLOCK + TAG) + 1)
+    volume.forget()
+    assert await volume.store.read_chunks(whole(segment, placed)[:1]) == [noise(131_072)]
+    assert sorted(key for _, key, _ in volume.gets()) == [key_of(segment, 0), key_of(segment, 2)]

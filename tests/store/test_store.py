@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from objfs.codec import encode_shards, open_shard
 from objfs.errors import CodecError, Corrupt, NotEnoughShards, ReadOnly
 from objfs.model import Code, SegmentKind, Slot
-from tests.store.buckets import Volume, chunks, noise, text, whole
+from tests.store.buckets import Volume, chunks, key_of, noise, text, whole
 
 CODES = [Code(1, 0), Code(1, 1), Code(1, 2), Code(2, 1), Code(4, 2), Code(8, 3)]
 
@@ -62,7 +65,7 @@ async def test_nothing_in_the_clear() -> None:
     """I7: no plain bytes, no identity and no equality of contents in any object."""
     volume, other = Volume(Code(4, 2), 6), Volume(Code(4, 2), 6, secret=b"o" * 32)
     datas = [noise(200_000), b"a secret line, not compressible?!" + noise(64), text(400_000)]
-    segment, placed = await volume.store.write_segment(chunks(*datas))
+    _, placed = await volume.store.write_segment(chunks(*datas))
     await other.store.write_segment(chunks(*datas))
     mine = [data for bucket in volume.buckets.values() for data in bucket.objects.values()]
     for data in datas:
@@ -113,6 +116,21 @@ async def test_index_is_found_with_m_buckets_lost() -> None:
     found, _ = await volume.store.find_segment(segment.uuid.hex())
     assert found.missing == {3, 4}
     assert len(await volume.store.read_chunks(whole(found, placed))) == 9
+
+
+async def test_of_two_generations_the_newer_one_counts() -> None:
+    """A re-encoded segment: shards of its old code may still lie about."""
+    volume = Volume(Code(2, 1), 6)
+    segment, _ = await volume.store.write_segment(chunks(noise(300_000)))
+    old, _ = await volume.store.open_index(segment.uuid.hex())
+    shards = [open_shard(volume.ring, volume.of(segment, i).objects[key_of(segment, i)])[2] for i in (0, 1)]
+    new = replace(old, code=Code(1, 1), cuts=(0, old.length), generation=1)
+    free = [slot for slot in volume.buckets if slot not in segment.placement]
+    for shard, data in enumerate(encode_shards(volume.ring.current, new, b"".join(shards))):
+        volume.buckets[free[shard]].objects[key_of(segment, shard)] = data
+    found, _ = await volume.store.find_segment(segment.uuid.hex())
+    assert found.generation == 1
+    assert found.code == Code(1, 1)
 
 
 async def test_a_misplaced_object_is_not_taken_for_the_segment() -> None:

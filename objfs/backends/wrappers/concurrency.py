@@ -34,9 +34,8 @@ class ConcurrencyBucket(Wrapper):
             self._places.release()
 
     async def _enter(self, request: Request) -> None:
-        with trio.move_on_after(self._patience_s) as scope:
+        with trio.move_on_after(self._patience_s):
             await self._places.acquire()
             return
-        if scope.cancelled_caught:
-            what = f"{request.operation} {request.key or 'everything'}"
-            raise TimedOut(f"{self.url}: {what} found no free connection within {self._patience_s:g} s")
+        what = f"{request.operation} {request.key or 'everything'}"
+        raise TimedOut(f"{self.url}: {what} found no free connection within {self._patience_s:g} s")

@@ -26,7 +26,8 @@ class TimeoutBucket(Wrapper):
 
     async def around(self, request: Request, call: Call[T]) -> T:
         with trio.move_on_after(self._seconds) as scope:
-            on_progress(lambda: self._restart(scope))
+            if request.operation == "list":
+                on_progress(lambda: self._restart(scope))
             return await call()
         what = f"{request.operation} {request.key or 'everything'}"
         raise TimedOut(f"{self.url}: no answer to {what} within {self._seconds:g} s")

@@ -44,12 +44,12 @@ class Wrapper:
     async def stat(self, key: str) -> ObjectInfo:
         return await self.around(Request("stat", key), lambda: self.inner.stat(key))
 
-    async def list(self, prefix: str) -> list[ObjectInfo]:
-        return await self.around(Request("list", prefix), lambda: self.inner.list(prefix))
-
     async def remarks(self) -> list[str]:
         """What the innermost bucket can tell about itself."""
         return await self.inner.remarks() if isinstance(self.inner, Remarkable) else []
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        return await self.around(Request("list", prefix), lambda: self.inner.list(prefix))

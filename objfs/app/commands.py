@@ -1,0 +1,97 @@
+"""What the control socket of a mount understands.
+
+Owns the translation between messages and the running mount.  Holds no state of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+
+from objfs.app.control import Command, Report
+from objfs.app.engine import Engine
+from objfs.app.inspect import inspect_file
+from objfs.app.life import Life
+from objfs.app.wire import Message, text
+from objfs.errors import UsageError
+from objfs.model import Ino
+
+log = logging.getLogger(__name__)
+
+PROGRESS_S = 0.2
+
+
+class Commands:
+    """The commands of one mount."""
+
+    def __init__(self, life: Life, engine: Engine) -> None:
+        self._life = life
+        self._engine = engine
+
+    def table(self) -> Mapping[str, Command]:
+        return {
+            "ping": self.ping,
+            "status": self.status,
+            "flush": self.flush,
+            "umount": self.umount,
+            "info": self.info,
+            "log-level": self.log_level,
+        }
+
+    async def ping(self, _request: Message, _report: Report) -> Message:
+        return {"directory": str(self._life.directory), "state": self._life.state, "pid": os.getpid()}
+
+    async def status(self, _request: Message, _report: Report) -> Message:
+        return self._life.status(self._engine).to_json()
+
+    async def flush(self, request: Message, report: Report) -> Message:
+        async with self._progress(report):
+            if request.get("where") == "local":
+                await self._engine.fs.sync()
+            else:
+                await self._engine.flush()
+        return {}
+
+    async def umount(self, request: Message, report: Report) -> Message:
+        """Drains while programs still work, so that little is left to do once they cannot."""
+        wait, lazy = request.get("wait") is True, request.get("lazy") is True
+        if not wait:
+            await self._life.unmount(lazy=lazy)
+            return {"left_bytes": self._engine.left_bytes}
+        async with self._progress(report):
+            await self._engine.flush_if_possible()
+            await self._life.unmount(lazy=lazy)
+            await self._life.finished.wait()
+        return {"left_bytes": self._engine.left_bytes, "error": self._life.outcome}
+
+    async def info(self, request: Message, _report: Report) -> Message:
+        number = request.get("ino")
+        if not isinstance(number, int):
+            raise UsageError("the request lacks an inode number")
+        return await inspect_file(self._engine.table, Ino(number))
+
+    async def log_level(self, request: Message, _report: Report) -> Message:
+        level = logging.getLevelNamesMapping().get(text(request, "level").upper())
+        if level is None:
+            raise UsageError(f"{request['level']} is not a level: debug, info, warning, error")
+        logging.getLogger("objfs").setLevel(level)
+        log.info("log level set level=%s", request["level"])
+        return {}
+
+    @asynccontextmanager
+    async def _progress(self, report: Report) -> AsyncIterator[None]:
+        """Says how much is left while the body runs."""
+
+        async def tell() -> None:
+            while True:
+                await report({"left_bytes": self._engine.left_bytes})
+                await trio.sleep(PROGRESS_S)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell)
+            yield
+            nursery.cancel_scope.cancel()

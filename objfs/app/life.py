@@ -1,0 +1,128 @@
+"""The life of a mount between ``ready`` and the end: its state, signals, unmounting and draining.
+
+Owns the states ``starting``, ``mounted``, ``unmounted`` (taken away, still draining) and ``stopping``, and what
+moves between them.  Promises: the first SIGTERM or SIGINT unmounts and drains, a second stops at once; a mount
+taken away from outside drains to its end by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+
+import trio
+
+import objfs
+from objfs.app import mountpoint
+from objfs.app.engine import Engine
+from objfs.app.status import Status, judge, resident_bytes
+from objfs.app.systemd import Notifier
+from objfs.app.watch import LoopWatch
+from objfs.errors import MountError, NotMounted
+
+log = logging.getLogger(__name__)
+
+
+class Life:
+    """One mount as seen by signals, commands and the service manager."""
+
+    def __init__(self, name: str, directory: Path, watch: LoopWatch, notifier: Notifier) -> None:
+        self.name = name
+        self.directory = directory
+        self.state = "starting"
+        self.outcome = ""
+        """Why the end was not clean; empty when it was."""
+        self.finished = trio.Event()
+        self.killed = False
+        self._watch = watch
+        self._notifier = notifier
+
+    # --- states ------------------------------------------------------------------------
+
+    def mounted(self) -> None:
+        self.state = "mounted"
+        self._notifier.ready(f"mounted at {self.directory}")
+        log.info("mounted volume=%s directory=%s pid=%d", self.name, self.directory, os.getpid())
+
+    def unmounted(self, left_bytes: int) -> None:
+        self.state = "unmounted"
+        self._notifier.stopping(f"unmounted, draining {left_bytes} bytes")
+        log.info("unmounted volume=%s left_bytes=%d", self.name, left_bytes)
+
+    def end(self, outcome: str) -> None:
+        self.state, self.outcome = "stopping", outcome
+        self.finished.set()
+        log.info("ended volume=%s clean=%s %s", self.name, not outcome, outcome)
+
+    # --- unmounting --------------------------------------------------------------------
+
+    async def unmount(self, *, lazy: bool = False) -> None:
+        """Takes the mount away; raises MountError when it is busy.  Nothing happens when it is gone."""
+        if self.state != "mounted":
+            return
+        try:
+            await trio.to_thread.run_sync(lambda: mountpoint.unmount(self.directory, lazy=lazy))
+        except NotMounted:
+            log.info("unmounted from outside volume=%s", self.name)
+
+    async def obey_signals(self, scope: trio.CancelScope) -> None:
+        """Until cancelled.  The second signal cancels ``scope``: local state is safe as it is."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    continue
+                if self.killed:
+                    log.warning("second signal signal=%d: stopping without draining", number)
+                    self.outcome = "stopped by a second signal; the rest is in the local state"
+                    scope.cancel()
+                    return
+                self.killed = True
+                log.info("signal=%d: unmounting and draining", number)
+                await self._unmount_for_good()
+
+    async def _unmount_for_good(self) -> None:
+        try:
+            await self.unmount()
+        except MountError as error:
+            log.warning("%s; unmounting lazily", error)
+            await self.unmount(lazy=True)
+
+    async def feed_watchdog(self) -> None:
+        """Until cancelled, where the service manager asked for it."""
+        await self._notifier.run()
+
+    # --- status ------------------------------------------------------------------------
+
+    def status(self, engine: Engine) -> Status:
+        """The document for ``objfs status``."""
+        cache, lag = engine.cache.statistics(), self._watch.lag
+        inodes, content = engine.table.count()
+        buckets = engine.bucket_status()
+        return Status(
+            volume=self.name,
+            uuid=engine.header.volume.hex(),
+            version=objfs.__version__,
+            state=self.state,
+            directory=str(self.directory),
+            pid=os.getpid(),
+            read_only=engine.read_only,
+            reason=engine.gate.reason or "" if not engine.read_only else "",
+            epoch=engine.epoch,
+            inodes=inodes,
+            content_bytes=content,
+            safe=not engine.changed,
+            dirty_bytes=engine.left_bytes,
+            dirty_chunks=cache.dirty_chunks,
+            oldest_dirty_s=cache.oldest_dirty_age_s,
+            uploading_bytes=cache.uploading,
+            upload_error=cache.last_error or "",
+            checkpoint=engine.checkpoint_status(),
+            redundancy=judge(engine.header.code, engine.header.tolerance, buckets),
+            buckets=buckets,
+            cache=engine.cache_status(),
+            store=engine.store_status(),
+            loop={"longest_s": lag.longest_s, "operation": lag.operation, "over_50ms": lag.over_50ms},
+            memory_bytes=resident_bytes(),
+        )

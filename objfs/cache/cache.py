@@ -1,0 +1,249 @@
+"""The local write-back cache: the one door for ``fs`` and ``volume``.
+
+Owns the composition of the cache's parts and its tasks.  Promises: writes and reads of cached bytes wait
+for no bucket (I8); disk use stays below the cap (I6); fsync is durable (I1); a cut names every
+unplaced version and tells when all of them are stored (I2).  Knows table, log and store only as ports.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import trio
+import xxhash
+
+from objfs.cache.cut import Cut
+from objfs.cache.disk import VersionFiles
+from objfs.cache.durability import Durability
+from objfs.cache.entry import State, visible_length
+from objfs.cache.fetch import FrameFetcher, FrameRun
+from objfs.cache.ledger import CleanLog
+from objfs.cache.prefetch import Scout
+from objfs.cache.reader import Reader
+from objfs.cache.recovery import Recovery, RecoveryReport
+from objfs.cache.settings import CacheSettings, CacheStatistics
+from objfs.cache.shelf import Shelf
+from objfs.cache.space import Space
+from objfs.cache.writeback import Writeback
+from objfs.errors import ObjfsError
+from objfs.model import Chunk, ChunkTable, Clock, DirtyRange, Ino, LogSync, SegmentPort, WriteGate
+
+log = logging.getLogger(__name__)
+
+_REAP_BATCH = 256
+_REAP_INTERVAL_S = 1.0
+_PREFETCHES = 4
+
+
+class ChunkCache:
+    """Chunk versions on the local disk, between programs and buckets.
+
+    ``extra`` gives the bytes that others keep on the same budget (the log of the inode table, its
+    replica).  All methods belong to the loop's thread.  ``recover`` once before anything else, ``run``
+    in a nursery for as long as the cache is used, ``close`` at the end.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        chunk_size: int,
+        table: ChunkTable,
+        log: LogSync,
+        store: SegmentPort,
+        settings: CacheSettings,
+        gate: WriteGate,
+        clock: Clock,
+        *,
+        extra: Callable[[], int] | None = None,
+    ) -> None:
+        self._chunk_size = chunk_size
+        self._table = table
+        self._clock = clock
+        self._files = VersionFiles(directory, settings.open_files)
+        self._ledger = CleanLog(directory)
+        self._shelf = Shelf(self._files, self._ledger)
+        self._space = Space(self._shelf, settings, gate, extra)
+        self._fetcher = FrameFetcher(store, table, self._shelf, self._space)
+        self._scout = Scout(self._shelf, self._space, table, self._fetcher, settings, chunk_size)
+        self._reader = Reader(self._shelf, table, self._fetcher, self._scout)
+        self._writeback = Writeback(
+            self._shelf, self._space, self._reader, table, store, settings, gate, clock
+        )
+        self._durability = Durability(self._shelf, self._files, table, log, settings, gate)
+        self._space.on_pressure = self._writeback.kick
+        self._writeback_bytes = settings.writeback_bytes
+        self._nursery: trio.Nursery | None = None
+        self._prefetching = 0
+
+    # --- writing ---
+
+    async def admit(self, nbytes: int) -> None:
+        """Returns when ``nbytes`` may be written, without a checkpoint while there is room.
+
+        The room is certain until the caller awaits.  First come, first served.  Raises NoSpace
+        (nothing can make room, or ``full_timeout_s`` is over) and ReadOnly (the gate is closed).
+        """
+        await self._space.admit(nbytes)
+
+    def writable(self, chunk: Chunk) -> bool:
+        """Whether this version may still be written and clipped: else begin a new one over it."""
+        if chunk.location is not None:
+            return False
+        entry = self._shelf.entries.get(chunk.chunk)
+        return entry is None or entry.state is State.DIRTY
+
+    def track(self, chunk: Chunk) -> None:
+        """Tells of a dirty version that begins without a write.  Not necessary: cuts find it."""
+        self._shelf.track(chunk, self._clock.monotonic())
+
+    def write(self, chunk: Chunk, offset: int, data: bytes) -> DirtyRange:
+        """Puts ``data`` at ``offset`` of a writable version; the range is for ``record_write``.
+
+        The bytes are in the page cache on return.  Raises NoSpace (the host's disk is full),
+        ObjfsError (not writable, beyond the chunk, local disk failure).
+        """
+        end = offset + len(data)
+        if end > self._chunk_size or not data:
+            raise ObjfsError(
+                f"chunk {chunk.chunk:x}: cannot write [{offset}, {end}) of {self._chunk_size} bytes"
+            )
+        if not self.writable(chunk):
+            raise ObjfsError(f"chunk {chunk.chunk:x} is frozen or stored: begin a new version over it")
+        entry = self._shelf.track(chunk, self._clock.monotonic())
+        self._shelf.write(entry, offset, data, self._clock.monotonic())
+        if end == self._chunk_size:
+            self._durability.chunk_full(chunk.chunk)
+        if self._shelf.dirty_bytes > self._writeback_bytes:
+            self._writeback.kick()
+        return DirtyRange(chunk.chunk, offset, len(data), xxhash.xxh3_64_intdigest(data))
+
+    def clip(self, chunk: Chunk, length: int) -> None:
+        """A writable version keeps its first ``length`` bytes; beyond them it reads as zeros.
+
+        The caller commits ``clip_chunk`` in the same step.
+        """
+        if not self.writable(chunk):
+            raise ObjfsError(f"chunk {chunk.chunk:x} is frozen or stored: begin a new version over it")
+        self._shelf.track(chunk, self._clock.monotonic()).clip(length)
+
+    # --- reading ---
+
+    def visible_length(self, chunk: Chunk) -> int:
+        """How many bytes of the version are defined, in bytes; all beyond are zeros."""
+        return visible_length(self._reader.present_row(chunk), self._shelf.entries.get(chunk.chunk))
+
+    def read_nowait(self, chunk: Chunk, offset: int, length: int) -> bytes | None:
+        """Exactly ``length`` bytes, or None when some of them are not in memory or not verified yet."""
+        data = self._reader.read_nowait(chunk, offset, length)
+        if data is not None and chunk.location is not None:
+            self._prefetch(self._scout.with_hit(chunk, offset, length))
+        return data
+
+    async def read(self, chunk: Chunk, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes: own ones, the base's, the store's, zeros.
+
+        Raises NotEnoughShards or BucketError within the store's bound when a bucket is needed and
+        cannot give, Corrupt when local bytes are lost.
+        """
+        data = self.read_nowait(chunk, offset, length)
+        return data if data is not None else await self._reader.read(chunk, offset, length)
+
+    def _prefetch(self, runs: Sequence[FrameRun]) -> None:
+        if runs and self._nursery is not None and self._prefetching < _PREFETCHES:
+            self._prefetching += 1
+            self._nursery.start_soon(self._fetch_ahead, runs)
+
+    async def _fetch_ahead(self, runs: Sequence[FrameRun]) -> None:
+        try:
+            await self._fetcher.fetch(runs)
+        except ObjfsError as error:
+            log.debug("prefetch failed: error=%s", error)
+        finally:
+            self._prefetching -= 1
+
+    # --- durability ---
+
+    async def fsync(self, ino: Ino) -> None:
+        """Data, rows and size of one file are on the local disk (I1); waits for no other file's data."""
+        await self._durability.fsync(ino)
+
+    async def sync(self) -> None:
+        """Everything written before the call is on the local disk."""
+        await self._durability.sync()
+
+    # --- uploading ---
+
+    def cut(self) -> Cut:
+        """Every unplaced version of this moment, frozen.  Synchronous."""
+        return self._writeback.cut()
+
+    async def drain(self) -> None:
+        """Returns when everything dirty at the call is in segments; needs ``run``."""
+        await self._writeback.cut().placed()
+
+    # --- life ---
+
+    def recover(self) -> RecoveryReport:
+        """At mount, before anything else: what the last mount left becomes entries again."""
+        recovery = Recovery(
+            self._shelf, self._files, self._ledger, self._table, self._clock, self._chunk_size
+        )
+        report = recovery.run()
+        self._reader.sums = recovery.sums
+        return report
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Uploads, syncs in the background, drops freed versions and prefetches, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                nursery.start_soon(self._writeback.run)
+                nursery.start_soon(self._durability.run)
+                nursery.start_soon(self._reap_forever)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def close(self) -> None:
+        """Closes the files and writes the checksums of what stays warm; nothing is synced."""
+        self._ledger.flush()
+        self._files.close()
+
+    async def _reap_forever(self) -> None:
+        while True:
+            while self._reap() == _REAP_BATCH:
+                await trio.lowlevel.checkpoint()
+            await trio.sleep(_REAP_INTERVAL_S)
+
+    def _reap(self) -> int:
+        """Drops a batch of freed versions; those still needed go when they are not any more."""
+        freed = self._table.freed(_REAP_BATCH)
+        for chunk in freed:
+            entry = self._shelf.entries.get(chunk)
+            if entry is not None:
+                entry.freed = True
+                self._shelf.forget_if_unneeded(entry)
+        if freed:
+            self._table.forget_freed(freed)
+        return len(freed)
+
+    def statistics(self) -> CacheStatistics:
+        shelf = self._shelf
+        oldest = next(iter(shelf.unplaced.values()), None)
+        return CacheStatistics(
+            cached_bytes=shelf.held_bytes,
+            dirty_bytes=shelf.dirty_bytes,
+            dirty_chunks=len(shelf.unplaced),
+            oldest_dirty_age_s=self._clock.monotonic() - oldest.first_dirty if oldest is not None else 0.0,
+            entries=len(shelf.entries),
+            hits=self._reader.hits,
+            misses=self._reader.misses,
+            uploading=self._space.in_flight,
+            waiting_writers=self._space.waiting,
+            inline_bytes=shelf.inline_bytes,
+            upload_failures=self._writeback.failures,
+            last_error=self._writeback.last_error,
+        )

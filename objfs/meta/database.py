@@ -1,0 +1,279 @@
+"""The one writing connection to the inode table.
+
+Owns the connection, its pragmas, transactions and the allocation of numbers.  Promises that a
+transaction is atomic and joins an outer one, that numbers are never used twice (also after a crash), and
+that SQLite's errors come out as those of ``objfs.errors``.  Knows no table but ``volume``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from objfs.errors import Corrupt, NoSpace, ObjfsError, PosixError, Unclean, VolumeExists
+from objfs.meta import schema
+from objfs.model import ChunkId, Ino, SegmentNo
+
+Value = int | bytes | str | None
+Row = tuple[Any, ...]
+"""As sqlite3 gives it; typed where it is unpacked."""
+BLOCK = 1024
+"""How many numbers one write of the high-water mark covers."""
+WAL_SOFT_LIMIT = 64 * 1024 * 1024
+"""The size in bytes that the log's file is cut back to when it starts over."""
+_CACHE_KIB = 64 * 1024
+_STATEMENTS = 512
+
+_PRAGMAS = (
+    f"PRAGMA page_size = {schema.PAGE_SIZE}",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",  # the loop never syncs; see wal.PageLog.sync
+    "PRAGMA wal_autocheckpoint = 0",  # backfill is explicit: wal.PageLog.backfill
+    f"PRAGMA journal_size_limit = {WAL_SOFT_LIMIT}",
+    "PRAGMA secure_delete = OFF",  # zeroing would dirty pages that need not be shipped
+    "PRAGMA recursive_triggers = ON",  # REPLACE fires delete triggers; deletions cascade down chunk bases
+    "PRAGMA foreign_keys = OFF",
+    f"PRAGMA cache_size = -{_CACHE_KIB}",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA trusted_schema = OFF",
+)
+
+
+class Numbers:
+    """One kind of number: ``next`` is free, ``limit`` is the mark that the volume's row holds."""
+
+    __slots__ = ("_save", "limit", "next")
+
+    def __init__(self, column: str, start: int) -> None:
+        self._save = f"UPDATE volume SET {column} = ?"
+        self.next = start
+        self.limit = start
+
+    def take(self, database: Database) -> int:
+        """Inside a transaction only."""
+        number = self.next
+        if number >= self.limit:
+            database.run(self._save, (number + BLOCK,))
+            self.limit = number + BLOCK
+        self.next = number + 1
+        return number
+
+    def skip_to(self, database: Database, number: int) -> None:
+        """Nothing below ``number`` is handed out any more.  Inside a transaction only."""
+        if number > self.next:
+            database.run(self._save, (number,))
+            self.next = self.limit = number
+
+
+class Database:
+    """A connection in autocommit mode with explicit transactions; it is its own transaction's context.
+
+    Used by the thread that made it only.  ``inodes`` and ``bytes`` count what the table holds.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+        self._execute = connection.execute
+        self._depth = 0
+        self._doomed = False
+        row = connection.execute(
+            "SELECT generation, uuid, chunk_size, next_ino, next_chunk, next_segment FROM volume"
+        ).fetchone()
+        self.generation, self.uuid, self.chunk_size = int(row[0]), bytes(row[1]), int(row[2])
+        self._ino = Numbers("next_ino", row[3])
+        self._chunk = Numbers("next_chunk", row[4])
+        self._segment = Numbers("next_segment", row[5])
+        self.inodes, self.bytes = 0, 0
+        self._before = (0, 0)
+        self.recount()
+
+    # --- opening -----------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: Path, uuid: bytes, chunk_size: int, now_ns: int) -> Database:
+        """A new, empty table.  Raises VolumeExists when there is a file at ``path``."""
+        if path.exists():
+            raise VolumeExists(f"{path}: an inode table is there already")
+        connection = _connect(path)
+        schema.create(connection)
+        connection.execute(
+            "INSERT INTO volume (one, generation, uuid, chunk_size, created_s, created_ns, "
+            "next_ino, next_chunk, next_segment) VALUES (1, 1, ?, ?, ?, ?, 2, 1, 1)",
+            (uuid, chunk_size, *divmod(now_ns, 1_000_000_000)),
+        )
+        return cls(path, connection)
+
+    @classmethod
+    def open(cls, path: Path) -> Database:
+        """An existing table, migrated.  Raises Unclean (none there), Corrupt, NewerFormat."""
+        if not path.exists():
+            raise Unclean(f"{path}: the inode table is missing; recover the volume from its buckets")
+        try:
+            connection = _connect(path)
+            try:
+                schema.check_version(connection)
+                schema.migrate(connection)
+                return cls(path, connection)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise Corrupt(f"{path}: {error}; recover the volume from its buckets") from error
+
+    def close(self) -> None:
+        """Rolls an open transaction back.  SQLite moves its log into the file and removes it."""
+        self.connection.close()
+
+    def recount(self) -> None:
+        """Counts inodes and bytes anew: one pass over all inodes."""
+        row = self.one("SELECT count(*), coalesce(sum(size), 0) FROM inode")
+        assert row is not None
+        self.inodes, self.bytes = row
+
+    # --- statements --------------------------------------------------------------------
+
+    def one(self, sql: str, values: Sequence[Value] = ()) -> Row | None:
+        """The first row."""
+        try:
+            return self._execute(sql, values).fetchone()  # type: ignore[no-any-return]
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+
+    def all(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        """Every row; the caller's statement bounds them."""
+        try:
+            return self._execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+
+    def run(self, sql: str, values: Sequence[Value] = ()) -> int:
+        """Changes rows; returns how many, those of triggers not counted."""
+        try:
+            return self._execute(sql, values).rowcount
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """The same change for each of ``rows``."""
+        try:
+            self.connection.executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+
+    def _fault(self, error: sqlite3.Error) -> ObjfsError:
+        """What happened, in our words; whatever the transaction did so far must not be kept."""
+        self._doomed = self._depth > 0
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name == "SQLITE_FULL":
+            return NoSpace(f"{self.path}: no room on the disk of the inode table")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return Corrupt(f"{self.path}: the inode table is damaged ({error}); recover it from the buckets")
+        return ObjfsError(f"{self.path}: {name} {error}")
+
+    # --- transactions ------------------------------------------------------------------
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._depth > 0
+
+    def __enter__(self) -> None:
+        if self._depth == 0:
+            try:
+                self._execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                raise self._fault(error) from error
+            self._before = (self.inodes, self.bytes)
+        self._depth += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if self._depth:
+            # A PosixError has changed nothing; after anything else the outer one must not commit.
+            self._doomed |= kind is not None and not issubclass(kind, PosixError)
+        elif kind is None and not self._doomed:
+            self._commit()
+        else:
+            self._roll_back()
+            if kind is None:
+                raise ObjfsError(f"{self.path}: a part of this transaction had failed; it is rolled back")
+
+    def _commit(self) -> None:
+        try:
+            self._execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._fault(error) from error
+
+    def _roll_back(self) -> None:
+        self._doomed = False
+        if self.connection.in_transaction:  # SQLite may have rolled back by itself
+            self.connection.rollback()
+        self.inodes, self.bytes = self._before
+        # The marks may have been rolled back too; numbers already handed out are not used again.
+        for numbers in (self._ino, self._chunk, self._segment):
+            numbers.limit = numbers.next
+        row = self._execute("SELECT generation FROM volume").fetchone()
+        self.generation = row[0]
+
+    # --- numbers -----------------------------------------------------------------------
+
+    def new_ino(self) -> Ino:
+        return Ino(self._ino.take(self))
+
+    def new_chunk(self) -> ChunkId:
+        return ChunkId(self._chunk.take(self))
+
+    def new_segment(self) -> SegmentNo:
+        return SegmentNo(self._segment.take(self))
+
+    @property
+    def next_chunk(self) -> int:
+        """Every version so far has a lower number."""
+        return self._chunk.next
+
+    def skip_segments(self, beyond: int) -> None:
+        """No segment gets a number up to ``beyond``."""
+        with self:
+            self._segment.skip_to(self, beyond + 1)
+
+    def skip_numbers(self, gap: int) -> None:
+        """Leaves a gap in all numbers: after a recovery the lost part of the history may have used them."""
+        with self:
+            for numbers in (self._ino, self._chunk, self._segment):
+                numbers.skip_to(self, numbers.next + gap)
+
+    def new_generation(self) -> int:
+        """Ends the present generation; returns the number of the one that ended."""
+        with self:
+            self.run("UPDATE volume SET generation = generation + 1")
+            self.generation += 1
+        return self.generation - 1
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, cached_statements=_STATEMENTS)
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        # Reading makes sure that the log and its index exist from now on.
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        _sync_directory(path.parent)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

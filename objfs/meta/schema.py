@@ -1,0 +1,337 @@
+"""The tables of the inode table, each explained where it is defined, and how they change over time.
+
+Owns the DDL, the schema's number (``PRAGMA user_version``) and the migrations.  Promises that the rules
+which no code path may forget are kept by triggers: a row of a versioned table that is older than the
+present generation is copied to its ``_old`` twin before it changes, and a chunk version that nothing
+names any more is deleted.  Knows no queries.
+
+Generations.  ``volume.generation`` counts from 1; a snapshot notes the present one, G, and raises it.  A row
+carries the generation it was ``born`` in.  The first change of a row with ``born`` < generation copies it to the
+twin with ``died`` = generation; the row that stays is born now.  So the tree at generation G is
+
+    SELECT ... FROM inode     WHERE born <= G
+    UNION ALL
+    SELECT ... FROM inode_old WHERE born <= G AND died > G
+
+and without a snapshot the twins stay empty.  The price is one comparison per change.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import sqlite_utils
+
+from objfs.errors import Corrupt, NewerFormat
+
+APPLICATION_ID = 0x6F626A66
+"""``objf``: tells file(1) and us what the database is."""
+VERSION = 1
+PAGE_SIZE = 4096
+LOCAL_TABLES = ("local_boot", "local_dirty", "local_size", "local_freed")
+"""What only this machine's cache directory gives a meaning; emptied after a recovery."""
+WHOLE = -1
+"""Sentinel of ``orphan.keep_from``: the inode itself goes, with all that it has."""
+
+UNVERSIONED = """
+-- The volume: one row.  next_* are high-water marks: every number below may have been used, none at or
+-- above has.  They are raised in blocks, so that most allocations write nothing; numbers lost with a crash
+-- stay lost.
+CREATE TABLE volume (
+    one          INTEGER PRIMARY KEY CHECK (one = 1),
+    generation   INTEGER NOT NULL,       -- the present one, from 1
+    uuid         BLOB    NOT NULL,       -- 16 random bytes
+    chunk_size   INTEGER NOT NULL,       -- bytes, fixed for the volume's life
+    created_s    INTEGER NOT NULL,
+    created_ns   INTEGER NOT NULL,
+    next_ino     INTEGER NOT NULL,
+    next_chunk   INTEGER NOT NULL,
+    next_segment INTEGER NOT NULL
+);
+
+-- Access times, apart because reading must not copy rows of a snapshot.  No row: the time of birth.
+CREATE TABLE atime (
+    ino INTEGER PRIMARY KEY,
+    s   INTEGER NOT NULL,
+    ns  INTEGER NOT NULL
+);
+
+-- Chunk versions.  Numbers ascend with time, so that files written together lie together here, and so
+-- that 'older than' is a comparison.  refs counts the rows of map, map_old and chunk.base that name the
+-- version; triggers keep it, and at 0 the row is deleted and its number goes to local_freed.
+CREATE TABLE chunk (
+    chunk       INTEGER PRIMARY KEY,
+    ino         INTEGER NOT NULL,           -- the file that it was written for
+    idx         INTEGER NOT NULL,           -- its place there, in chunks
+    state       INTEGER NOT NULL,           -- model.ChunkState: 0 dirty, 1 stored
+    base        INTEGER,                    -- dirty only: the version below; NULL: zeros
+    base_size   INTEGER NOT NULL DEFAULT 0, -- how much of the base shows, in bytes
+    refs        INTEGER NOT NULL DEFAULT 0,
+    segment     INTEGER,                    -- from here on stored only: where it lies
+    position    INTEGER,                    -- byte offset of its first frame in the segment's payload
+    first_frame INTEGER,                    -- the number of that frame (the nonce)
+    size        INTEGER,                    -- plain bytes
+    frames      BLOB,                       -- sealed lengths, u32 big-endian each; NULL for one frame
+    length      INTEGER,                    -- sealed length of that one frame; NULL for several
+    identity    BLOB                        -- keyed BLAKE3 of the plain bytes; never indexed: an index over
+                                            -- random values would dirty one page per chunk
+);
+CREATE INDEX chunk_segment ON chunk (segment) WHERE segment IS NOT NULL;
+CREATE INDEX chunk_dirty ON chunk (chunk) WHERE state = 0;
+
+-- Segments as placed in buckets.
+CREATE TABLE segment (
+    segment       INTEGER PRIMARY KEY,
+    uuid          BLOB    NOT NULL,      -- its name in the buckets; random, so never indexed
+    kind          INTEGER NOT NULL,      -- model.SegmentKind
+    key_id        INTEGER NOT NULL,
+    k             INTEGER NOT NULL,
+    m             INTEGER NOT NULL,
+    length        INTEGER NOT NULL,      -- payload bytes
+    cuts          BLOB    NOT NULL,      -- k+1 payload offsets, u64 big-endian each
+    placement     BLOB    NOT NULL,      -- bucket slot of each shard, one byte each
+    missing       BLOB,                  -- shards that wait for repair, one byte each; NULL: none
+    generation    INTEGER NOT NULL,      -- of the placement; has nothing to do with snapshots
+    state         INTEGER NOT NULL,      -- 0 placed, 1 condemned
+    condemned_seq INTEGER                -- the manifest that condemned it
+);
+CREATE INDEX segment_missing ON segment (segment) WHERE missing IS NOT NULL;
+
+-- Work on inodes that is too long for one transaction.  keep_from -1: the inode has no name and is purged
+-- when nobody uses it.  Else a truncate goes on: of its chunks those with idx >= keep_from and a
+-- number under 'below' are gone for every reader already, and are removed piece by piece.
+CREATE TABLE orphan (
+    ino       INTEGER NOT NULL,
+    keep_from INTEGER NOT NULL,
+    below     INTEGER NOT NULL,
+    PRIMARY KEY (ino, keep_from)
+) WITHOUT ROWID;
+
+-- Named moments: the tree as of ``generation``.
+CREATE TABLE snapshot (
+    name       BLOB    PRIMARY KEY,
+    generation INTEGER NOT NULL,
+    created_s  INTEGER NOT NULL,
+    created_ns INTEGER NOT NULL,
+    comment    TEXT    NOT NULL DEFAULT '',
+    flags      INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+-- Boots of this machine that rows of local_dirty speak of; a number is shorter than a boot id.
+CREATE TABLE local_boot (
+    number INTEGER PRIMARY KEY,
+    boot   BLOB NOT NULL
+);
+
+-- Ranges of dirty versions in the order they were written.
+CREATE TABLE local_dirty (
+    chunk    INTEGER NOT NULL,
+    seq      INTEGER NOT NULL,
+    offset   INTEGER NOT NULL,
+    length   INTEGER NOT NULL,
+    boot     INTEGER NOT NULL,           -- local_boot.number
+    synced   INTEGER NOT NULL,           -- 1: on the disk for certain
+    checksum INTEGER,                    -- xxh3-64 as a signed number; NULL: not known
+    data     BLOB,                       -- the bytes themselves where they ride in the log
+    PRIMARY KEY (chunk, seq)
+) WITHOUT ROWID;
+
+-- The size that a file falls back to when a power cut took a range of it; no row: the present one.
+CREATE TABLE local_size (
+    ino  INTEGER PRIMARY KEY,
+    size INTEGER NOT NULL
+);
+
+-- Versions whose rows are gone: the cache may drop their bytes.
+CREATE TABLE local_freed (chunk INTEGER PRIMARY KEY);
+
+-- Whoever names a version is counted.  A deletion cascades down the chain of bases.
+CREATE TRIGGER chunk_insert AFTER INSERT ON chunk WHEN new.base IS NOT NULL BEGIN
+    UPDATE chunk SET refs = refs + 1 WHERE chunk = new.base;
+END;
+CREATE TRIGGER chunk_rebase AFTER UPDATE OF base ON chunk WHEN old.base IS NOT new.base BEGIN
+    UPDATE chunk SET refs = refs + 1 WHERE chunk = new.base;
+    UPDATE chunk SET refs = refs - 1 WHERE chunk = old.base;
+END;
+CREATE TRIGGER chunk_unnamed AFTER UPDATE OF refs ON chunk WHEN new.refs <= 0 BEGIN
+    DELETE FROM chunk WHERE chunk = new.chunk;
+END;
+CREATE TRIGGER chunk_delete AFTER DELETE ON chunk BEGIN
+    DELETE FROM local_dirty WHERE chunk = old.chunk;
+    INSERT INTO local_freed (chunk) VALUES (old.chunk);
+    UPDATE chunk SET refs = refs - 1 WHERE chunk = old.base;
+END;
+CREATE TRIGGER segment_delete BEFORE DELETE ON segment
+    WHEN EXISTS (SELECT 1 FROM chunk WHERE segment = old.segment) BEGIN
+    SELECT raise(ABORT, 'a segment with chunks cannot be dropped');
+END;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """A table whose older rows a snapshot must keep: columns as (name, declaration), key first."""
+
+    name: str
+    key: tuple[tuple[str, str], ...]
+    columns: tuple[tuple[str, str], ...]
+    rowid: bool = False
+    counted: str = ""
+    """The column that names a chunk version and is counted in its refs."""
+
+
+INODE = Versioned(
+    "inode",
+    (("ino", "INTEGER"),),
+    (
+        ("mode", "INTEGER NOT NULL"),  # type and permissions
+        ("uid", "INTEGER NOT NULL"),
+        ("gid", "INTEGER NOT NULL"),
+        ("nlink", "INTEGER NOT NULL"),  # 0: an orphan
+        ("rdev", "INTEGER NOT NULL"),  # the kernel's encoding
+        ("size", "INTEGER NOT NULL"),  # bytes; 0 for directories
+        ("mtime_s", "INTEGER NOT NULL"),  # seconds since 1970, rounded down: 1901 to 2400 and beyond
+        ("mtime_ns", "INTEGER NOT NULL"),  # 0 to 999,999,999
+        ("ctime_s", "INTEGER NOT NULL"),
+        ("ctime_ns", "INTEGER NOT NULL"),
+        ("btime_s", "INTEGER NOT NULL"),
+        ("btime_ns", "INTEGER NOT NULL"),
+        ("flags", "INTEGER NOT NULL DEFAULT 0"),  # reserved: immutable, append only
+        ("project", "INTEGER NOT NULL DEFAULT 0"),  # reserved: project quotas
+        ("policy", "INTEGER NOT NULL DEFAULT 0"),  # reserved: 0 inherits the directory's
+        ("parent", "INTEGER NOT NULL DEFAULT 0"),  # a directory's one directory (the root's is itself), else 0
+        ("next_cookie", "INTEGER NOT NULL DEFAULT 0"),  # a directory's next entry offset, from 3; else 0
+        ("target", "BLOB"),  # a symlink's content, else NULL
+    ),
+    rowid=True,
+)
+ENTRY = Versioned(
+    "entry",
+    (("parent", "INTEGER"), ("name", "BLOB")),
+    (("ino", "INTEGER NOT NULL"), ("cookie", "INTEGER NOT NULL")),
+)
+XATTR = Versioned("xattr", (("ino", "INTEGER"), ("name", "BLOB")), (("value", "BLOB NOT NULL"),))
+MAP = Versioned(
+    "map",
+    (("ino", "INTEGER"), ("idx", "INTEGER")),
+    (("chunk", "INTEGER NOT NULL"),),
+    counted="chunk",
+)
+VERSIONED = (INODE, ENTRY, XATTR, MAP)
+_NOW = "(SELECT generation FROM volume)"
+
+
+def _table(table: Versioned) -> Iterator[str]:
+    columns = [f"{name} {kind} NOT NULL" for name, kind in table.key]
+    columns += [f"{name} {kind}" for name, kind in table.columns] + ["born INTEGER NOT NULL"]
+    keys = [name for name, _ in table.key]
+    rowid = "" if table.rowid else " WITHOUT ROWID"
+    yield f"CREATE TABLE {table.name} ({', '.join(columns)}, PRIMARY KEY ({', '.join(keys)})){rowid}"
+    columns.append("died INTEGER NOT NULL")
+    yield (
+        f"CREATE TABLE {table.name}_old ({', '.join(columns)}, PRIMARY KEY ({', '.join(keys)}, born)) WITHOUT ROWID"
+    )
+
+
+def _triggers(table: Versioned) -> Iterator[str]:
+    name, keys = table.name, [key for key, _ in table.key]
+    values = keys + [column for column, _ in table.columns]
+    same = " AND ".join(f"{key} = new.{key}" for key in keys)
+    old = ", ".join(f"old.{value}" for value in values)
+    # A SELECT with WHERE instead of WHEN: copying and counting must happen in this order, in one trigger.
+    copy = (
+        f"INSERT OR IGNORE INTO {name}_old ({', '.join(values)}, born, died) "
+        f"SELECT {old}, old.born, generation FROM volume WHERE old.born < generation;"
+    )
+    yield (
+        f"CREATE TRIGGER {name}_insert BEFORE INSERT ON {name} WHEN new.born IS NOT {_NOW} BEGIN "
+        f"SELECT raise(ABORT, 'a row of {name} must be born in the present generation'); END"
+    )
+    yield (
+        f"CREATE TRIGGER {name}_born BEFORE UPDATE OF born ON {name} WHEN new.born IS NOT {_NOW} BEGIN "
+        f"SELECT raise(ABORT, 'a row of {name} can only be reborn in the present generation'); END"
+    )
+    # WHEN keeps the usual case, a row of the present generation, free of any work.
+    reborn = f"UPDATE {name} SET born = {_NOW} WHERE {same};"
+    changed = f"AFTER UPDATE OF {', '.join(values)} ON {name}"
+    if not table.counted:
+        yield f"CREATE TRIGGER {name}_update {changed} WHEN old.born < {_NOW} BEGIN {copy} {reborn} END"
+        yield f"CREATE TRIGGER {name}_delete AFTER DELETE ON {name} WHEN old.born < {_NOW} BEGIN {copy} END"
+        return
+    # The copy names the version before the living row lets go of it, so one trigger does all three.
+    up, down = _counting(table)
+    yield f"CREATE TRIGGER {name}_update {changed} WHEN old.born < {_NOW} BEGIN {reborn} END"
+    yield f"CREATE TRIGGER {name}_count_insert AFTER INSERT ON {name} BEGIN {up} END"
+    yield f"CREATE TRIGGER {name}_count_update {changed} BEGIN {up} {copy} {down} END"
+    yield f"CREATE TRIGGER {name}_delete AFTER DELETE ON {name} BEGIN {copy} {down} END"
+    yield f"CREATE TRIGGER {name}_old_count_insert AFTER INSERT ON {name}_old BEGIN {up} END"
+    yield f"CREATE TRIGGER {name}_old_count_delete AFTER DELETE ON {name}_old BEGIN {down} END"
+
+
+def _counting(table: Versioned) -> tuple[str, str]:
+    """One up for what the new row names, one down for what the old one named."""
+    column = table.counted
+    return (
+        f"UPDATE chunk SET refs = refs + 1 WHERE chunk = new.{column};",
+        f"UPDATE chunk SET refs = refs - 1 WHERE chunk = old.{column};",
+    )
+
+
+def statements() -> list[str]:
+    """The whole schema of version ``VERSION``, but for the text of ``UNVERSIONED``."""
+    found: list[str] = []
+    for table in VERSIONED:
+        found += _table(table)
+    # Directory offsets: unique, and the order of readdir.
+    found.append("CREATE UNIQUE INDEX entry_cookie ON entry (parent, cookie)")
+    for table in VERSIONED:
+        found += _triggers(table)
+    return found
+
+
+Migration = Callable[[sqlite_utils.Database], None]
+
+MIGRATIONS: Sequence[Migration] = ()
+"""What turns schema n into n+1 stands at n-1; each runs in one transaction with the new number."""
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Makes the schema in an empty database.  ``connection`` is in autocommit mode."""
+    connection.executescript("BEGIN;" + UNVERSIONED + ";\n".join(statements()) + ";")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def check_version(connection: sqlite3.Connection) -> int:
+    """The schema's number.  Raises Corrupt for a foreign database, NewerFormat for one of a newer objfs."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if application != APPLICATION_ID or version < 1:
+        raise Corrupt("this database is not an inode table; recover the volume from its buckets")
+    if version > VERSION:
+        raise NewerFormat(f"the inode table has schema {version}, this objfs knows {VERSION}: use a newer objfs")
+    return version
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
+    """Brings the schema to the present number, one transaction per step; returns how many steps."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    database = sqlite_utils.Database(connection)
+    for number, step in enumerate(migrations[version - 1 :], version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            step(database)
+            connection.execute(f"PRAGMA user_version = {number}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    return max(0, len(migrations) - version + 1)
+
+
+def row_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Rows of each table, for people; reads every table."""
+    return {table.name: table.count for table in sqlite_utils.Database(connection).tables}

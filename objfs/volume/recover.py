@@ -1,0 +1,82 @@
+"""From a manifest back to an inode table.
+
+Owns the replay: base, deltas, digest, patch.  Promises that a table is handed out only when the keyed hash
+over all its pages is the manifest's, and that the newest image of a page wins whatever the number of
+deltas.  Does not choose the manifest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from objfs.errors import Corrupt
+from objfs.store import layout
+from objfs.volume.blobs import BlobRef
+from objfs.volume.manifest import Manifest
+from objfs.volume.ports import BlobStore, Replica
+from objfs.volume.shipping import Stack, base_page_count, read_pages
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """A group of page images on its way into a replica."""
+
+    page_size: int
+    page_count: int
+    pages: dict[int, bytes]
+
+
+async def replay(store: BlobStore, manifest: Manifest, replica: Replica) -> Stack:
+    """Brings an empty replica to the manifest's moment: each page is written once, the newest image.
+
+    Returns the stack with the page numbers of each delta.  Raises Corrupt when the digest differs, and what
+    the store raises.
+    """
+    deltas = []
+    newer: set[int] = set()
+    for delta in reversed(manifest.deltas):
+        numbers = await _apply(store, manifest, replica, delta.blobs, newer)
+        deltas.append((delta, numbers))
+        newer |= numbers
+    await _apply(store, manifest, replica, manifest.base, newer)
+    await trio.to_thread.run_sync(verify, replica, manifest)
+    log.info("replayed sequence=%d pages=%d deltas=%d", manifest.sequence, manifest.page_count, len(deltas))
+    return Stack(manifest.base, base_page_count(manifest), tuple(reversed(deltas)))
+
+
+async def _apply(
+    store: BlobStore, manifest: Manifest, replica: Replica, blobs: Sequence[BlobRef], newer: Collection[int]
+) -> frozenset[int]:
+    """Applies the pages that are not in ``newer``; returns the numbers of all."""
+    numbers: set[int] = set()
+    async for group in read_pages(store, blobs, manifest.page_size):
+        numbers.update(number for number, _ in group)
+        wanted = {
+            number: image for number, image in group if number not in newer and number <= manifest.page_count
+        }
+        pages = Pages(manifest.page_size, manifest.page_count, wanted)
+        await trio.to_thread.run_sync(replica.apply, pages)
+    return frozenset(numbers)
+
+
+async def catch_up(store: BlobStore, manifest: Manifest, replica: Replica) -> bool:
+    """Brings a replica of the manifest before to ``manifest`` by its last delta: for a crash between the
+    publishing and the replica.  False where that does not give the manifest's digest."""
+    if manifest.deltas:
+        await _apply(store, manifest, replica, manifest.deltas[-1].blobs, frozenset())
+    return replica.digest == manifest.digest and replica.page_count == manifest.page_count
+
+
+def verify(replica: Replica, manifest: Manifest) -> None:
+    """Raises Corrupt unless the replica's digest is the manifest's."""
+    if replica.digest != manifest.digest or replica.page_count != manifest.page_count:
+        raise Corrupt(
+            f"{layout.manifest_name(manifest.sequence)}: its pages do not give its digest; run fsck, or "
+            "recover the moment before it with --force"
+        )

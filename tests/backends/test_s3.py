@@ -1,0 +1,295 @@
+"""S3: paging, servers that differ, errors as they come from the wire, remarks."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto.s3.models import s3_backends
+
+from objfs.backends.base import Bucket, Remarkable
+from objfs.backends.registry import open_bucket
+from objfs.backends.s3_errors import translate
+from objfs.backends.s3_settings import S3Settings
+from objfs.errors import (
+    BucketError,
+    BucketFull,
+    ContractBroken,
+    NoSuchBucket,
+    NoSuchObject,
+    ObjectExists,
+    RangeError,
+    Refused,
+    Throttled,
+    TimedOut,
+    Unreachable,
+)
+from tests.servers.moto import ACCESS_KEY, ACCOUNT, SECRET_KEY, MotoServer
+
+
+async def test_a_listing_goes_through_all_pages(moto_server: MotoServer) -> None:
+    name = moto_server.make_bucket()
+    keys = [f"segment/{number % 256:02x}/{number:032x}.00" for number in range(2500)]
+    for key in keys:
+        s3_backends[ACCOUNT]["aws"].put_object(name, f"p/{key}", b"x")
+    for foreign in ("p/", "p/Segment/Foreign", "pq/segment/x", "other"):
+        s3_backends[ACCOUNT]["aws"].put_object(name, foreign, b"x")
+    bucket = moto_server.open(name, "p")
+    assert [info.key for info in await bucket.list("")] == sorted(keys)
+    assert len(await bucket.list("segment/0")) == len([key for key in keys if key.startswith("segment/0")])
+    await bucket.aclose()
+
+
+async def test_a_bucket_that_is_not_there_is_said_so(moto_server: MotoServer) -> None:
+    bucket = moto_server.open("no-such-bucket-here")
+    for request in (
+        lambda: bucket.get("label"),
+        lambda: bucket.put("label", b"x"),
+        lambda: bucket.put_if_absent("label", b"x"),
+        lambda: bucket.stat("label"),
+        lambda: bucket.list(""),
+    ):
+        with pytest.raises(NoSuchBucket, match="no-such-bucket-here"):
+            await request()
+    await bucket.aclose()
+
+
+async def test_prefixes_keep_volumes_apart(moto_server: MotoServer) -> None:
+    name = moto_server.make_bucket()
+    one, two = moto_server.open(name, "one"), moto_server.open(name, "two/deep")
+    await one.put("label", b"1")
+    await two.put_if_absent("label", b"2")
+    assert (await one.get("label"), await two.get("label")) == (b"1", b"2")
+    assert len(await one.list("")) == len(await two.list("")) == 1
+    await one.aclose()
+    await two.aclose()
+
+
+async def test_storage_class_and_encryption_are_asked_for(moto_server: MotoServer) -> None:
+    name = moto_server.make_bucket()
+    bucket = moto_server.open(name, storage_class="STANDARD_IA", sse="AES256")
+    await bucket.put("put", b"x")
+    await bucket.put_if_absent("created", b"x")
+    for key in ("put", "created"):
+        stored = s3_backends[ACCOUNT]["aws"].get_object(name, key)
+        assert stored is not None
+        assert (stored.storage_class, stored.encryption) == ("STANDARD_IA", "AES256")
+    await bucket.aclose()
+
+
+async def test_remarks_name_what_will_cost_or_break(moto_server: MotoServer) -> None:
+    name = moto_server.make_bucket()
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=moto_server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+    bucket = moto_server.open(name)
+    assert isinstance(bucket, Remarkable)
+    assert await bucket.remarks() == []
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    rules = [
+        {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}},
+        {
+            "ID": "cold",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "Transitions": [{"Days": 9, "StorageClass": "GLACIER"}],
+        },
+        {"ID": "off", "Status": "Disabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}},
+    ]
+    client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})  # type: ignore[typeddict-item]
+    said = "\n".join(await bucket.remarks())
+    for word in ("versioning is on", "rule old deletes", "rule cold moves objects to GLACIER"):
+        assert word in said
+    assert "rule off" not in said
+    client.close()
+    await bucket.aclose()
+
+
+# --- servers that differ -------------------------------------------------------------------
+
+
+@dataclass
+class Scripted:
+    """What the scripted server answers next to everything, and what it was asked."""
+
+    endpoint: str
+    answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    def open(self) -> Bucket:
+        return open_bucket(f"s3://bucket?endpoint={self.endpoint}", {"access_key": "a", "secret_key": "s"})
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    """A server that says what the test wants, so that no real one has to misbehave."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            script.asked.append((self.command, self.path, dict(self.headers)))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, headers, body = script.answers.pop(0)
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+            self.close_connection = True
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = answer
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        script = Scripted(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield script
+        server.shutdown()
+        thread.join()
+
+
+def error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>as scripted</Message></Error>".encode()
+
+
+async def test_a_server_that_ignores_ranges_still_gives_the_part(scripted: Scripted) -> None:
+    bucket = scripted.open()
+    scripted.answers = [(200, {}, b"0123456789")] * 3
+    assert await bucket.get("object", 2, 5) == b"234"
+    assert await bucket.get("object", 8, 50) == b"89"
+    with pytest.raises(RangeError):
+        await bucket.get("object", 10, 12)
+    await bucket.aclose()
+
+
+async def test_a_part_under_status_200_is_taken_as_the_part(scripted: Scripted) -> None:
+    """As rclone answers."""
+    bucket = scripted.open()
+    scripted.answers = [(200, {"Content-Range": "bytes 2-4/10"}, b"234")]
+    assert await bucket.get("object", 2, 5) == b"234"
+    assert scripted.asked[0][2]["Range"] == "bytes=2-4"
+    await bucket.aclose()
+
+
+async def test_another_part_than_the_asked_one_is_not_taken(scripted: Scripted) -> None:
+    bucket = scripted.open()
+    scripted.answers = [(206, {"Content-Range": "bytes 0-2/10"}, b"012")]
+    with pytest.raises(ContractBroken):
+        await bucket.get("object", 2, 5)
+    await bucket.aclose()
+
+
+async def test_a_body_that_breaks_off_is_worth_a_retry(scripted: Scripted) -> None:
+    bucket = scripted.open()
+    scripted.answers = [(200, {"Content-Length": "100"}, b"only this")]
+    with pytest.raises(Unreachable):
+        await bucket.get("object")
+    await bucket.aclose()
+
+
+async def test_nothing_is_retried_below_our_own_retry(scripted: Scripted) -> None:
+    bucket = scripted.open()
+    scripted.answers = [(500, {}, error("InternalError")), (503, {}, error("SlowDown"))]
+    with pytest.raises(Unreachable, match="InternalError"):
+        await bucket.get("object")
+    with pytest.raises(Throttled, match="SlowDown"):
+        await bucket.put("object", b"x")
+    assert len(scripted.asked) == 2
+    await bucket.aclose()
+
+
+async def test_a_conflict_is_a_lost_race_only_where_there_is_an_object(scripted: Scripted) -> None:
+    bucket = scripted.open()
+    scripted.answers = [
+        (409, {}, error("ConditionalRequestConflict")),
+        (200, {}, b""),
+        (409, {}, error("ConditionalRequestConflict")),
+        (404, {}, b""),
+        (412, {}, error("PreconditionFailed")),
+    ]
+    with pytest.raises(ObjectExists):
+        await bucket.put_if_absent("lease", b"x")
+    with pytest.raises(Throttled):
+        await bucket.put_if_absent("lease", b"x")
+    with pytest.raises(ObjectExists):
+        await bucket.put_if_absent("lease", b"x")
+    assert scripted.asked[0][2]["If-None-Match"] == "*"
+    await bucket.aclose()
+
+
+async def test_a_delete_of_nothing_is_fine_where_servers_mind(scripted: Scripted) -> None:
+    bucket = scripted.open()
+    scripted.answers = [(404, {}, error("NoSuchKey"))]
+    await bucket.delete("object")
+    await bucket.aclose()
+
+
+async def test_a_listing_that_does_not_go_on_is_not_taken_for_the_whole(scripted: Scripted) -> None:
+    bucket = scripted.open()
+    page = b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"
+    scripted.answers = [(200, {}, page)]
+    with pytest.raises(ContractBroken, match="listing"):
+        await bucket.list("")
+    await bucket.aclose()
+
+
+async def test_nobody_listening_is_unreachable() -> None:
+    bucket = open_bucket("s3://bucket?endpoint=http://127.0.0.1:1", {"access_key": "a", "secret_key": "s"})
+    with pytest.raises(Unreachable):
+        await bucket.get("object")
+    await bucket.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (404, "NoSuchKey", NoSuchObject),
+        (404, "NoSuchBucket", NoSuchBucket),
+        (404, "404", NoSuchObject),
+        (403, "AccessDenied", Refused),
+        (403, "InvalidAccessKeyId", Refused),
+        (403, "SignatureDoesNotMatch", Refused),
+        (403, "InvalidObjectState", Refused),
+        (400, "ExpiredToken", Refused),
+        (400, "RequestTimeout", TimedOut),
+        (403, "QuotaExceeded", BucketFull),
+        (507, "InsufficientStorage", BucketFull),
+        (503, "SlowDown", Throttled),
+        (503, "ServiceUnavailable", Throttled),
+        (429, "TooManyRequests", Throttled),
+        (500, "InternalError", Unreachable),
+        (502, "Bad Gateway", Unreachable),
+        (504, "", Unreachable),
+        (501, "NotImplemented", ContractBroken),
+        (411, "MissingContentLength", ContractBroken),
+        (412, "PreconditionFailed", ObjectExists),
+        (416, "InvalidRange", RangeError),
+        (400, "SomethingNew", BucketError),
+    ],
+)
+def test_each_answer_has_its_error(status: int, code: str, expected: type[BucketError]) -> None:
+    response = {"Error": {"Code": code, "Message": "why"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    answer = translate(ClientError(response, "PutObject"), "s3://bucket: put label")  # type: ignore[arg-type]
+    assert type(answer) is expected
+    assert str(answer).startswith(f"s3://bucket: put label: {status} {code}: why")
+
+
+def test_credentials_do_not_show() -> None:
+    settings = S3Settings.read({"access_key": "id", "secret_key": "hush", "session_token": "hush"})
+    assert "hush" not in repr(settings)
+    assert "hush" not in json.dumps(settings.put_arguments())

@@ -1,0 +1,92 @@
+"""A cache on doubles, driven the way ``fs.data`` drives it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from objfs.cache import CacheSettings, ChunkCache, GroupSync
+from objfs.model import Chunk, DirtyRange, Ino, WriteGate
+from tests.cache.doubles import MemoryLog, MemoryStore, MemoryTable, TrioClock
+
+INO = Ino(7)
+SMALL = CacheSettings(reserve_bytes=0)
+
+
+class Rig:
+    """Table, store and cache directory of one volume; ``cache`` can be restarted over them."""
+
+    def __init__(self, directory: Path, settings: CacheSettings = SMALL, chunk_size: int = 1 << 20) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.chunk_size = chunk_size
+        self.table = MemoryTable()
+        self.store = MemoryStore()
+        self.log: MemoryLog | GroupSync = MemoryLog()
+        self.gate = WriteGate()
+        self.cache = self.start()
+
+    def start(self) -> ChunkCache:
+        """A new process's cache over the same directory and table."""
+        self.gate = WriteGate()
+        self.cache = ChunkCache(
+            self.directory,
+            self.chunk_size,
+            self.table,
+            self.log,
+            self.store,
+            self.settings,
+            self.gate,
+            TrioClock(),
+        )
+        return self.cache
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[ChunkCache]:
+        """The cache with its tasks."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.cache.run)
+            yield self.cache
+            nursery.cancel_scope.cancel()
+
+    def row(self, index: int = 0, ino: Ino = INO) -> Chunk:
+        row = self.table.chunk_at(ino, index)
+        assert row is not None
+        return row
+
+    def write_now(self, index: int, offset: int, data: bytes, ino: Ino = INO) -> DirtyRange:
+        """One write of one chunk, as the file system does it after ``admit``."""
+        row = self.table.chunk_at(ino, index)
+        if row is None:
+            row = self.table.begin_chunk(ino, index, None, 0)
+        elif not self.cache.writable(row):
+            shown = self.cache.visible_length(row)
+            whole = offset == 0 and len(data) >= shown
+            row = self.table.begin_chunk(ino, index, None if whole else row.chunk, 0 if whole else shown)
+        written = self.cache.write(row, offset, data)
+        self.table.record_write(ino, index * self.chunk_size + offset + len(data), 0, [written])
+        return written
+
+    async def write(self, index: int, offset: int, data: bytes, ino: Ino = INO) -> None:
+        await self.cache.admit(len(data))
+        self.write_now(index, offset, data, ino)
+
+    def clip(self, index: int, length: int, ino: Ino = INO) -> None:
+        row = self.row(index, ino)
+        if self.cache.visible_length(row) <= length:
+            return
+        if self.cache.writable(row):
+            self.cache.clip(row, length)
+            self.table.clip_chunk(row.chunk, length)
+        else:
+            self.table.begin_chunk(ino, index, row.chunk, length)
+
+    async def read(self, index: int, offset: int, length: int, ino: Ino = INO) -> bytes:
+        return await self.cache.read(self.row(index, ino), offset, length)
+
+    def disk_bytes(self) -> int:
+        """What the versions' files really take."""
+        return sum(path.stat().st_blocks * 512 for path in self.directory.glob("??/*"))

@@ -1,0 +1,231 @@
+"""The life of a mount as a person meets it: start, stop, crash, refusal, and what each says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import REPOSITORY, Station, have_fuse, urls, wait_for_end
+
+pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
+
+VOLUME = "vol"
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[Path]:
+    made = [tmp_path / "buckets" / name for name in "abc"]
+    for place in made:
+        place.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def station(tmp_path: Path, places: list[Path]) -> Iterator[Station]:
+    """A machine that knows a volume over three local buckets."""
+    with Station(tmp_path / "machine") as made:
+        made.mkfs(VOLUME, urls(places))
+        yield made
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "mnt"
+
+
+def pid_of(station: Station, word: str | Path) -> int:
+    return int(station.status(word)["pid"])
+
+
+def test_what_is_written_is_there_after_a_remount(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    (directory / "file").write_bytes(b"x" * 3_000_000)
+    station.umount(directory)
+    assert list(directory.iterdir()) == []
+    station.mount(VOLUME, directory)
+    assert (directory / "file").read_bytes() == b"x" * 3_000_000
+
+
+def test_proc_mounts_shows_the_name_and_the_type(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    lines = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    assert [VOLUME, str(directory), "fuse.objfs"] in [line[:3] for line in lines]
+
+
+def test_status_says_safe_after_a_flush(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    (directory / "file").write_bytes(os.urandom(2_000_000))
+    station.run("flush", directory)
+    status = station.status(directory)
+    assert status["safe"]
+    assert status["state"] == "mounted"
+    assert status["redundancy"]["sentence"] == "survives the loss of any one of 3 buckets"
+    assert sum(bucket["requests"]["put"] for bucket in status["buckets"]) > 0
+    assert "safe: everything is recoverable" in station.run("status", VOLUME).stdout
+
+
+def test_a_crash_loses_nothing_that_was_written(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    (directory / "file").write_bytes(b"y" * 1_500_000)
+    pid = pid_of(station, directory)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_end(pid, 10)
+    with pytest.raises(OSError, match=r"not connected|Software caused"):
+        (directory / "file").read_bytes()
+    subprocess.run(["fusermount3", "-u", str(directory)], check=True)
+    station.mount(VOLUME, directory)
+    assert (directory / "file").read_bytes() == b"y" * 1_500_000
+
+
+def test_taken_away_from_outside_it_drains_and_the_next_mount_joins(
+    station: Station, directory: Path
+) -> None:
+    station.mount(VOLUME, directory)
+    (directory / "file").write_bytes(os.urandom(30_000_000))
+    pid = pid_of(station, directory)
+    subprocess.run(["fusermount3", "-u", str(directory)], check=True)
+    station.mount(VOLUME, directory)
+    assert (directory / "file").stat().st_size == 30_000_000
+    assert not wait_for_end(pid_of(station, directory), 0)
+    assert wait_for_end(pid, 1)
+
+
+def test_a_termination_signal_drains(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    (directory / "file").write_bytes(b"z" * 1_000_000)
+    pid = pid_of(station, directory)
+    os.kill(pid, signal.SIGTERM)
+    assert wait_for_end(pid, 60)
+    assert not os.path.ismount(directory)
+    station.forget(VOLUME)
+    station.attach(VOLUME, urls(sorted((station.root.parent / "buckets").iterdir())))
+    station.mount(VOLUME, directory)
+    assert (directory / "file").read_bytes() == b"z" * 1_000_000
+
+
+def test_a_busy_mount_is_not_torn_away(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    with (directory / "open").open("wb"):
+        refused = station.run("umount", directory, code=21)
+    assert "busy" in refused.stderr
+    (directory / "open").write_bytes(b"still works")
+
+
+def test_the_helper_of_mount(station: Station, directory: Path) -> None:
+    """What mount(8) runs for ``mount -t fuse.objfs vol DIR`` with an fstab's options."""
+    directory.mkdir()
+    program = station.root / "objfs"
+    program.write_text('#!/bin/sh\nexec "$PYTHON" -m objfs "$@"\n')
+    program.chmod(0o755)
+    helper = [REPOSITORY / "contrib" / "mount.fuse.objfs", VOLUME, directory, "-o", "rw,nofail,user,noatime"]
+    environment = station.full_environment() | {
+        "OBJFS": str(program),
+        "PYTHON": station.command()[0],
+    }
+    station.mounted.append(directory)
+    subprocess.run(helper, check=True, env=environment, timeout=60)
+    assert os.path.ismount(directory)
+    if os.geteuid() == 0:
+        subprocess.run([*helper[:-1], "remount,ro"], check=True, env=environment, timeout=60)
+        with pytest.raises(OSError, match="Read-only"):
+            (directory / "file").touch()
+
+
+def test_read_only_and_beside_a_writer(
+    station: Station, directory: Path, tmp_path: Path, places: list[Path]
+) -> None:
+    station.mount(VOLUME, directory)
+    (directory / "file").write_bytes(b"published")
+    station.run("flush", directory)
+    with Station(tmp_path / "other") as other:
+        other.attach(VOLUME, urls(places)[:1])
+        other.mount(VOLUME, tmp_path / "mnt2", "--read-only")
+        assert (tmp_path / "mnt2" / "file").read_bytes() == b"published"
+        with pytest.raises(OSError, match="Read-only"):
+            (tmp_path / "mnt2" / "new").touch()
+        other.umount(tmp_path / "mnt2")
+
+
+def test_one_directory_of_a_volume(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    (directory / "a" / "b").mkdir(parents=True)
+    (directory / "a" / "b" / "file").write_bytes(b"inside")
+    station.umount(directory)
+    station.mount(VOLUME, directory, "--subdir", "a/b")
+    assert [path.name for path in directory.iterdir()] == ["file"]
+
+
+# --- refusals: one line, and its own exit code ---------------------------------------------
+
+
+def refused(station: Station, code: int, *arguments: str | Path) -> str:
+    said = station.run(*arguments, code=code).stderr
+    assert said.startswith("objfs: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_a_second_mount_here_is_refused(station: Station, directory: Path, tmp_path: Path) -> None:
+    station.mount(VOLUME, directory)
+    (tmp_path / "second").mkdir()
+    assert str(directory) in refused(station, 12, "mount", VOLUME, tmp_path / "second")
+
+
+def test_a_mount_on_another_machine_is_refused(
+    station: Station, directory: Path, tmp_path: Path, places: list[Path]
+) -> None:
+    station.mount(VOLUME, directory)
+    with Station(tmp_path / "other") as other:
+        other.attach(VOLUME, urls(places))
+        (tmp_path / "mnt2").mkdir()
+        said = refused(other, 12, "mount", VOLUME, tmp_path / "mnt2")
+    assert f"process {pid_of(station, directory)}" in said
+
+
+def test_wrong_passphrase(station: Station, directory: Path, tmp_path: Path) -> None:
+    directory.mkdir()
+    (tmp_path / "wrong").write_text("not it")
+    refused(station, 10, "mount", VOLUME, directory, "--passphrase-file", tmp_path / "wrong")
+
+
+def test_unknown_volume(station: Station, directory: Path) -> None:
+    directory.mkdir()
+    refused(station, 11, "mount", "absent", directory)
+
+
+def test_malformed_url(station: Station) -> None:
+    refused(station, 2, "mkfs", "other", "--bucket", "s3:///", "--code", "1+0")
+
+
+def test_unknown_key_in_volume_toml(station: Station, directory: Path) -> None:
+    directory.mkdir()
+    config = station.home / VOLUME / "volume.toml"
+    config.write_text(config.read_text().replace("[settings]", "[settings]\ncolour = 1"))
+    assert "settings.colour" in refused(station, 23, "mount", VOLUME, directory)
+
+
+def test_unknown_mount_option(station: Station, directory: Path) -> None:
+    directory.mkdir()
+    assert "colour" in refused(station, 23, "mount", VOLUME, directory, "-o", "colour")
+
+
+def test_mount_point_missing_or_not_empty(station: Station, tmp_path: Path) -> None:
+    refused(station, 21, "mount", VOLUME, tmp_path / "missing")
+    assert "not empty" in refused(station, 21, "mount", VOLUME, tmp_path)
+
+
+def test_a_name_or_bucket_that_is_taken(station: Station, tmp_path: Path, places: list[Path]) -> None:
+    (tmp_path / "fresh").mkdir()
+    refused(station, 22, "mkfs", VOLUME, "--bucket", f"file://{tmp_path / 'fresh'}", "--code", "1+0")
+    refused(station, 22, "mkfs", "other", "--bucket", urls(places)[0], "--code", "1+0")
+
+
+def test_nothing_runs_there(station: Station, directory: Path) -> None:
+    directory.mkdir()
+    refused(station, 24, "umount", directory)
+    refused(station, 24, "flush", VOLUME)

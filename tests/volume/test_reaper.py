@@ -1,0 +1,155 @@
+"""The reaper: nothing that a kept moment needs goes, what nobody needs does, in a safe order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from objfs.errors import LeaseLost
+from objfs.model import ChunkId, Ino, Sealable, Segment, SegmentNo
+from objfs.store import layout
+from objfs.volume.manifest import Manifest
+from objfs.volume.reaper import Retention, expired
+from tests.volume.support import Machine, Site
+from tests.volume.writers import Writer, recovered, writer
+
+COPIES = 2
+"""Small segments of a 2+1 volume."""
+
+
+def manifests(*wall_s: int) -> list[Manifest]:
+    one = Manifest(bytes(16), 1, 1, bytes(32), bytes(16), 0, 4096, 1, 0, ())
+    return [replace(one, sequence=n + 1, wall_ns=at * 10**9) for n, at in enumerate(wall_s)]
+
+
+@pytest.mark.parametrize(
+    ("now", "keep", "gone"),
+    [
+        (300, 1, [1, 2]),  # 3 was the newest until 200: still within the last 100 s
+        (301, 1, [1, 2, 3]),
+        (10_000, 1, [1, 2, 3]),
+        (10_000, 2, [1, 2]),
+        (10_000, 9, []),
+    ],
+)
+def test_what_was_newest_within_the_window_is_kept(now: int, keep: int, gone: list[int]) -> None:
+    found = expired(manifests(0, 50, 100, 200), Retention(100, keep), now * 10**9)
+    assert [manifest.sequence for manifest in found] == gone
+
+
+async def data_segment(one: Writer, number: int) -> Segment:
+    segment, _ = await one.store.write_segment([Sealable(ChunkId(number), Ino(1), 0, b"data")])
+    one.segments.rows[SegmentNo(number)] = segment
+    one.segments.used.add(SegmentNo(number))
+    return segment
+
+
+async def shards(site: Site, segment: Segment) -> int:
+    names = [key for slot in range(3) for key in await site.keys(slot, "segment/")]
+    return sum(name.startswith(layout.shard_prefix(segment.uuid)) for name in names)
+
+
+async def change(one: Writer, text: bytes) -> None:
+    one.table.commit({2: text})
+    await one.flush()
+
+
+async def test_old_manifests_and_their_blobs_go_and_the_volume_stays(
+    tmp_path: Path, patient_clock: trio.testing.MockClock
+) -> None:
+    site = Site(3)
+    one = await writer(site, tmp_path)
+    one.table.commit(dict.fromkeys(range(2, 300), b"filling"))
+    await one.flush()
+    for number in range(30):
+        await trio.sleep(30)
+        await change(one, str(number).encode())
+        await one.reaper.round()
+    names = await site.keys(0, "manifest/")
+    assert 3 <= len(names) <= 6
+    needed = {blob.segment.uuid for blob in one.checkpointer.moment.manifest.blobs}  # type: ignore[union-attr]
+    keys = [key for slot in range(3) for key in await site.keys(slot, "segment/")]
+    held = {layout.parse_shard(key).uuid for key in keys}  # type: ignore[union-attr]
+    assert needed <= held
+    assert len(held) <= len(needed) + 2 * len(names)
+    assert await recovered(site) == one.table.now
+
+
+async def test_a_condemned_segment_goes_after_grace_and_window(
+    tmp_path: Path, patient_clock: trio.testing.MockClock
+) -> None:
+    site = Site(3)
+    one = await writer(site, tmp_path)
+    segment = await data_segment(one, 5)
+    await change(one, b"with")
+    one.segments.used.clear()
+    await one.reaper.round()
+    assert await shards(site, segment) == COPIES  # not condemned in a published manifest yet
+    await change(one, b"without")
+    await trio.sleep(60)
+    await one.reaper.round()
+    assert await shards(site, segment) == COPIES  # the manifest before still names it
+    await trio.sleep(100)
+    await change(one, b"later")
+    await change(one, b"and later")
+    await one.reaper.round()
+    assert await shards(site, segment) == 0
+    assert one.segments.rows == {}
+
+
+async def test_a_segment_that_is_used_again_is_pardoned(
+    tmp_path: Path, patient_clock: trio.testing.MockClock
+) -> None:
+    site = Site(3)
+    one = await writer(site, tmp_path)
+    segment = await data_segment(one, 5)
+    one.segments.used.clear()
+    await change(one, b"condemned")
+    await trio.sleep(1000)
+    one.segments.used.add(SegmentNo(5))
+    for text in (b"1", b"2", b"3"):
+        await change(one, text)
+    await one.reaper.round()
+    assert await shards(site, segment) == COPIES
+    one.segments.used.clear()
+    await change(one, b"again")
+    await one.reaper.round()
+    assert await shards(site, segment) == COPIES  # the grace begins anew
+
+
+async def test_a_new_mount_knows_the_moments_of_the_one_before(
+    tmp_path: Path, patient_clock: trio.testing.MockClock
+) -> None:
+    site = Site(3)
+    one = await writer(site, tmp_path)
+    for number in range(10):
+        await change(one, str(number).encode())
+    await trio.sleep(1000)
+    again = await Writer(Machine(site, one.machine.faulty), one.home).start(
+        moment=one.checkpointer.moment, force=True
+    )
+    again.table, again.replica.pages = one.table, one.replica.pages
+    reaped = await again.reaper.round()
+    assert reaped.manifests == 9
+    assert await recovered(site) == one.table.now
+
+
+async def test_nothing_is_deleted_after_a_takeover(
+    tmp_path: Path, patient_clock: trio.testing.MockClock
+) -> None:
+    site = Site(3)
+    one = await writer(site, tmp_path)
+    for number in range(10):
+        await change(one, str(number).encode())
+    await trio.sleep(1000)
+    before = [await site.keys(slot) for slot in range(3)]
+    await site.machine().acquire(force=True)
+    with pytest.raises(LeaseLost):
+        await one.reaper.round()
+    assert [
+        [key for key in await site.keys(slot) if key != layout.lease_name(2)] for slot in range(3)
+    ] == before
