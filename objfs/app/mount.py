@@ -26,6 +26,7 @@ from objfs.app.life import Life
 from objfs.app.options import MountOptions
 from objfs.app.systemd import Notifier
 from objfs.app.watch import LoopWatch
+from objfs.app.wire import first_cause
 from objfs.errors import ExitCode, HeldElsewhere, ObjfsError
 from objfs.fuse.session import Session, fuse_options
 from objfs.volume.header import Secret
@@ -87,14 +88,6 @@ def _run(plan: MountPlan, readiness: Readiness) -> int:
         log.error("the mount ended with work left: %s", outcome)
         return ExitCode.FAILURE
     return ExitCode.OK
-
-
-def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to tell of a group: nurseries wrap even a single one.  Unexpected ones go before ours."""
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves.append(first_cause(error) if isinstance(error, BaseExceptionGroup) else error)
-    return next((leaf for leaf in leaves if not isinstance(leaf, ObjfsError)), leaves[0])
 
 
 async def _mounted(plan: MountPlan, readiness: Readiness, watch: LoopWatch) -> str:

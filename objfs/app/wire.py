@@ -65,3 +65,11 @@ def text(message: Mapping[str, JSON], key: str) -> str:
     if not isinstance(value, str):
         raise MountError(f"the request lacks {key!r}")
     return value
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to tell of a group: nurseries wrap even a single one.  Unexpected ones go before ours."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves.append(first_cause(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((leaf for leaf in leaves if not isinstance(leaf, ObjfsError)), leaves[0])

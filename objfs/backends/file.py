@@ -108,7 +108,7 @@ class FileBucket:
 
     async def delete(self, key: str) -> None:
         path = self._path(key)
-        await self._run(key, lambda _attempt: path.unlink(missing_ok=True))
+        await self._run(key, lambda _attempt: _unlink(path))
 
     async def stat(self, key: str) -> ObjectInfo:
         path = self._path(key)
@@ -230,6 +230,11 @@ def _stat(path: Path, key: str) -> ObjectInfo:
     if not path.is_file():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     return ObjectInfo(key, status.st_size, status.st_mtime_ns)
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        path.unlink()
 
 
 def _scan(path: Path, directory: str, prefix: str) -> tuple[list[ObjectInfo], list[str]]:

@@ -47,7 +47,7 @@ def parse_text(text: str) -> BucketURL:
     if match is None:
         return _file_url(text)
     if match[2] is None:
-        raise MalformedURL(f"{text}: write {match[1]}://... for a URL, or ./{text} for a path")
+        raise MalformedURL(f"{match[1]}: write {match[1]}://... for a URL, or ./{match[1]}:... for a path")
     if match[1].lower() == "file":
         _refuse_query(text)
         path = re.sub("^localhost/", "/", text[match.end() :])
@@ -72,12 +72,13 @@ def _remote_url(text: str) -> BucketURL:
     parts = urlsplit(text)
     if "@" in parts.netloc:
         raise MalformedURL("credentials do not belong into a bucket URL: they are options of this machine")
+    query = _query(parts.query)
     if not parts.netloc:
         raise MalformedURL(f"{text}: the bucket's name is missing")
     if parts.fragment:
         raise MalformedURL(f"{text}: a bucket URL has no fragment (#{parts.fragment})")
     prefix = _prefix(text, unquote(parts.path).strip("/"))
-    return BucketURL(parts.scheme, unquote(parts.netloc), prefix, _query(parts.query))
+    return BucketURL(parts.scheme, unquote(parts.netloc), prefix, query)
 
 
 def _prefix(text: str, prefix: str) -> str:

@@ -7,7 +7,7 @@ durable for everybody who waits.  Imports only ``model`` and ``errors``.
 from objfs.cache.cache import ChunkCache
 from objfs.cache.cut import Cut, CutResult
 from objfs.cache.durability import GroupSync
-from objfs.cache.recovery import RecoveryReport
+from objfs.cache.recovery import RecoveryReport, boot_id
 from objfs.cache.settings import CacheSettings, CacheStatistics
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "CutResult",
     "GroupSync",
     "RecoveryReport",
+    "boot_id",
 ]

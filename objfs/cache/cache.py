@@ -22,7 +22,7 @@ from objfs.cache.fetch import FrameFetcher, FrameRun
 from objfs.cache.ledger import CleanLog
 from objfs.cache.prefetch import Scout
 from objfs.cache.reader import Reader
-from objfs.cache.recovery import Recovery, RecoveryReport
+from objfs.cache.recovery import Recovery, RecoveryReport, boot_id
 from objfs.cache.settings import CacheSettings, CacheStatistics
 from objfs.cache.shelf import Shelf
 from objfs.cache.space import Space
@@ -41,8 +41,9 @@ class ChunkCache:
     """Chunk versions on the local disk, between programs and buckets.
 
     ``extra`` gives the bytes that others keep on the same budget (the log of the inode table, its
-    replica).  All methods belong to the loop's thread.  ``recover`` once before anything else, ``run``
-    in a nursery for as long as the cache is used, ``close`` at the end.
+    replica); ``boot`` is the boot id that the inode table was opened with (the kernel's by default).
+    All methods belong to the loop's thread.  ``recover`` once before anything else, ``run`` in a
+    nursery for as long as the cache is used, ``close`` at the end.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class ChunkCache:
         clock: Clock,
         *,
         extra: Callable[[], int] | None = None,
+        boot: bytes | None = None,
     ) -> None:
         self._chunk_size = chunk_size
+        self._boot = boot if boot is not None else boot_id()
         self._table = table
         self._clock = clock
         self._files = VersionFiles(directory, settings.open_files)
@@ -188,7 +191,7 @@ class ChunkCache:
     def recover(self) -> RecoveryReport:
         """At mount, before anything else: what the last mount left becomes entries again."""
         recovery = Recovery(
-            self._shelf, self._files, self._ledger, self._table, self._clock, self._chunk_size
+            self._shelf, self._files, self._ledger, self._table, self._clock, self._chunk_size, self._boot
         )
         report = recovery.run()
         self._reader.sums = recovery.sums

@@ -24,6 +24,10 @@ class DedupIndex:
         if self._recent is not None:
             self._recent[identity] = chunk
 
+    def forget(self, identity: bytes) -> None:
+        if self._recent is not None:
+            self._recent.pop(identity, None)
+
     def find(self, identity: bytes) -> tuple[Location, Segment] | None:
         """Where equal bytes lie, verified against the table in this very step."""
         chunk = self._recent.get(identity) if self._recent is not None else None
@@ -35,6 +39,5 @@ class DedupIndex:
                 return row.location, self._table.segment(row.location.segment)
             except ObjfsError:
                 pass  # condemned or gone: as good as never seen
-        assert self._recent is not None
-        self._recent.pop(identity, None)
+        self.forget(identity)
         return None

@@ -217,7 +217,8 @@ class Durability:
                 for at in range(min(_THREADS, len(names))):
                     part = names[at::_THREADS]
                     nursery.start_soon(self._in_thread, partial(self._files.sync_files, part), failures)
-            await self._in_thread(partial(self._files.sync_directories, new), failures)
+            if new:
+                await self._in_thread(partial(self._files.sync_directories, new), failures)
         if failures:
             reason = f"the cache's disk cannot be synced: {failures[0]}"
             # The kernel forgets what it could not write: no later sync could be believed.

@@ -20,7 +20,7 @@ from objfs.model import ChunkId
 
 RECORD = struct.Struct(">QIIQ")
 _MAGIC = b"objfs clean log 1\n"
-_ROTATE_BYTES = 32 * 1024 * 1024
+_ROTATE_BYTES = 8 * 1024 * 1024
 _BUFFER_BYTES = 64 * 1024
 
 Sums = dict[ChunkId, dict[tuple[int, int], int]]
@@ -28,7 +28,7 @@ Sums = dict[ChunkId, dict[tuple[int, int], int]]
 
 
 class CleanLog:
-    """Appends records; bounded by two generations of 32 MiB, the older of which is dropped."""
+    """Appends records; bounded by two generations of 8 MiB, the older of which is dropped."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "clean.log"

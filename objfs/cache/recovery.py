@@ -21,7 +21,7 @@ from objfs.cache.entry import Entry, visible_length
 from objfs.cache.ledger import CleanLog, Sums
 from objfs.cache.ranges import RangeSet
 from objfs.cache.shelf import Shelf
-from objfs.errors import ObjfsError
+from objfs.errors import ObjfsError, StaleHandle
 from objfs.model import Chunk, ChunkId, ChunkTable, Clock, DirtyRange, Ino
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class Recovery:
         table: ChunkTable,
         clock: Clock,
         chunk_size: int,
+        boot: bytes,
     ) -> None:
         self._shelf = shelf
         self._files = files
@@ -73,7 +74,7 @@ class Recovery:
         self._table = table
         self._clock = clock
         self._chunk_size = chunk_size
-        self._boot = boot_id()
+        self._boot = boot
         self.sums: Sums = {}
         self._lost: dict[Ino, int] = {}
         self._foreign: list[Entry] = []
@@ -169,7 +170,10 @@ class Recovery:
         if not isinstance(table, PowerCutTable):
             raise ObjfsError("this inode table keeps no durable sizes: it cannot be used after a power cut")
         for ino, count in self._lost.items():
-            size = table.durable_size(ino)
+            try:
+                size = table.durable_size(ino)
+            except StaleHandle:
+                continue  # only a snapshot knows the version: nobody can see a size
             log.warning("power cut: ino=%d lost_ranges=%d size=%d", ino, count, size)
             with self._table.transaction():
                 table.set_size_after_power_cut(ino, size)
@@ -192,6 +196,7 @@ class Recovery:
 
     def _adopt_foreign(self) -> None:
         """What survived becomes synced data of this boot: a later crash must not judge it again."""
+        self._foreign = [e for e in self._foreign if self._table.chunk(e.chunk) is not None]
         if len(self._foreign) > _MANY_FILES:
             self._files.sync_everything()
         else:
@@ -235,5 +240,5 @@ class Recovery:
 
 
 def boot_id() -> bytes:
-    """The kernel's name of the present boot."""
+    """The kernel's name of the present boot, as the inode table is given it."""
     return _BOOT_ID.read_bytes().strip()

@@ -47,13 +47,15 @@ class Space:
         self._check_every = 0
         self.in_flight = 0
         """Bytes of segments on their way."""
+        # Kept free for what uploads will take, so that starting one never breaks the cap.
+        self._headroom = min(settings.uploads * settings.segment_bytes, settings.cache_bytes // 2)
         self.on_pressure: Callable[[], None] = lambda: None
         shelf.on_room = self.wake
 
     @property
     def used(self) -> int:
         """Bytes that count against the cap."""
-        return self._shelf.held_bytes + self.in_flight + self._extra()
+        return self._shelf.held_bytes + max(self.in_flight, self._headroom) + self._extra()
 
     @property
     def waiting(self) -> int:

@@ -22,7 +22,7 @@ from objfs.cache.reader import Reader
 from objfs.cache.settings import CacheSettings
 from objfs.cache.shelf import Shelf
 from objfs.cache.space import Space
-from objfs.errors import ObjfsError
+from objfs.errors import ObjfsError, StoreError
 from objfs.model import (
     FRAME_SIZE,
     Chunk,
@@ -87,8 +87,9 @@ class Writeback:
         self.last_error: str | None = None
 
     def kick(self) -> None:
-        """Something changed: the uploader looks again."""
-        self._wake.set()
+        """Something changed: the uploader looks again, unless all of its hands are full."""
+        if self._uploads < self._settings.uploads:
+            self._wake.set()
 
     # --- cuts ---
 
@@ -310,7 +311,11 @@ class Writeback:
         location, segment = known
         self._gate.check()
         placed = Placed(whole.entry.chunk, location)
-        self._table.place(None, [placed])
+        try:
+            self._table.place(None, [placed])
+        except StoreError:
+            self._dedup.forget(whole.identity)  # condemned: it is uploaded as if never seen
+            return False
         self._finish(whole, placed, segment)
         return True
 

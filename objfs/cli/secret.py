@@ -45,14 +45,22 @@ def secret_options(command: F) -> F:
 def read_secret(name: str, files: SecretFiles) -> Secret:
     """The secret for volume ``name``.  Raises UsageError when there is no source left to ask."""
     if files.key is not None:
-        return Secret("keyfile", _read(files.key))
+        return read_key_file(files.key)
     if files.recovery is not None:
         return Secret.recovery(_text(files.recovery))
     return Secret("passphrase", _passphrase(name, files.passphrase, confirm=False))
 
 
-def new_passphrase(name: str, file: Path | None) -> Secret:
-    """A passphrase for a new slot: asked twice when it is typed."""
+def read_key_file(path: Path) -> Secret:
+    """A key file, byte for byte."""
+    return Secret("keyfile", _read(path))
+
+
+def new_passphrase(name: str, file: Path | None, *, ask: bool = False) -> Secret:
+    """A passphrase for a new slot, asked twice when it is typed.  ``ask``: only a file or the terminal
+    can give it, because the other sources hold the secret that opens the volume now."""
+    if ask and file is None:
+        return Secret("passphrase", _prompt(name, confirm=True))
     return Secret("passphrase", _passphrase(name, file, confirm=True))
 
 

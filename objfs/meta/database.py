@@ -277,3 +277,11 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def settle(path: Path) -> None:
+    """After a crash: brings the log into the file and closes both, so that the file alone is the table.
+
+    Raises Unclean (none there), Corrupt, NewerFormat.
+    """
+    Database.open(path).close()

@@ -201,7 +201,10 @@ INODE = Versioned(
         ("flags", "INTEGER NOT NULL DEFAULT 0"),  # reserved: immutable, append only
         ("project", "INTEGER NOT NULL DEFAULT 0"),  # reserved: project quotas
         ("policy", "INTEGER NOT NULL DEFAULT 0"),  # reserved: 0 inherits the directory's
-        ("parent", "INTEGER NOT NULL DEFAULT 0"),  # a directory's one directory (the root's is itself), else 0
+        (
+            "parent",
+            "INTEGER NOT NULL DEFAULT 0",
+        ),  # a directory's one directory (the root's is itself), else 0
         ("next_cookie", "INTEGER NOT NULL DEFAULT 0"),  # a directory's next entry offset, from 3; else 0
         ("target", "BLOB"),  # a symlink's content, else NULL
     ),
@@ -312,7 +315,9 @@ def check_version(connection: sqlite3.Connection) -> int:
     if application != APPLICATION_ID or version < 1:
         raise Corrupt("this database is not an inode table; recover the volume from its buckets")
     if version > VERSION:
-        raise NewerFormat(f"the inode table has schema {version}, this objfs knows {VERSION}: use a newer objfs")
+        raise NewerFormat(
+            f"the inode table has schema {version}, this objfs knows {VERSION}: use a newer objfs"
+        )
     return version
 
 

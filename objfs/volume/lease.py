@@ -276,7 +276,8 @@ async def _put_claim(buckets: BucketSet, ring: KeyRing, record: LeaseRecord) -> 
 
 async def _withdraw(buckets: BucketSet, ring: KeyRing, record: LeaseRecord, answers: Answers[None]) -> None:
     """Marks a claim that did not win as released where it stands."""
-    data = encode(replace(record, counter=1, released=True, settled=True), ring)
+    # Not settled: the holder before this claim may still have something under way.
+    data = encode(replace(record, counter=1, released=True), ring)
 
     async def put(_slot: Slot, bucket: Bucket) -> None:
         await bucket.put(layout.lease_name(record.epoch), data)

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -144,15 +145,32 @@ class VolumeHome:
         return True
 
     def set_aside(self, suffix: str) -> Path:
-        """Moves everything but volume.toml, lock and socket into ``salvage-<suffix>`` and returns it."""
+        """Moves the volume's local contents (table, replica, cache) into ``salvage-<suffix>``.
+
+        Who this state directory is, its configuration and its lock stay.  Returns the new place.
+        """
         target = self.path / f"salvage-{suffix}"
         target.mkdir(mode=0o700)
-        keep = {self.config_path.name, self.lock_path.name, self.control_path.name}
-        for entry in sorted(self.path.iterdir()):
-            if entry.name not in keep and not entry.name.startswith("salvage-"):
-                entry.rename(target / entry.name)
+        for entry in self._contents():
+            entry.rename(target / entry.name)
         sync_directory(self.path)
         return target
+
+    def remove_contents(self) -> None:
+        """Removes what ``set_aside`` would keep."""
+        for entry in self._contents():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        sync_directory(self.path)
+
+    def _contents(self) -> list[Path]:
+        # checkpoint.json first: without it whatever else is left counts as nothing.
+        names = [self.checkpoint_path, self.clean_path, self.deltas_path, self.database_path]
+        names += [self.path / f"{self.database_path.name}{suffix}" for suffix in ("-wal", "-shm")]
+        names += [self.replica_path, self.cache_path]
+        return [path for path in names if path.exists()]
 
 
 # --- volume.toml ---------------------------------------------------------------------------

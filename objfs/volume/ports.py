@@ -92,12 +92,18 @@ class Replica(Protocol):
 
 
 class SegmentTable(Protocol):
-    """The rows of segments."""
+    """The rows of segments (``meta.segments.Segments``)."""
 
-    def segments_without_chunks(self, limit: int) -> Sequence[tuple[SegmentNo, Segment]]:
-        """Segments to which no chunk version refers, lowest number first."""
+    def without_chunks(self, limit: int) -> Sequence[tuple[SegmentNo, Segment]]:
+        """Placed segments to which no chunk version refers."""
         ...
 
-    def drop_segments(self, numbers: Sequence[SegmentNo]) -> Sequence[Segment]:
-        """Removes the rows of those that still have no chunks, and returns them."""
+    def condemn(self, numbers: Sequence[SegmentNo], sequence: int) -> Sequence[SegmentNo]:
+        """Condemns those that still have no chunks; from then on no version can be placed there."""
+        ...
+
+    def condemned(self) -> Sequence[tuple[SegmentNo, Segment, int]]: ...
+
+    def drop(self, numbers: Sequence[SegmentNo]) -> Sequence[Segment]:
+        """Removes rows without chunks, and returns what they said."""
         ...

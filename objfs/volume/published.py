@@ -9,6 +9,9 @@ nobody can know (voters do not answer), a manifest with content wins over a fenc
 nothing by itself, and whoever goes on from it publishes at the next sequence, which a later holder sees
 on any majority.  Between manifests with content at one sequence the higher epoch wins: the lower one's writer
 was fenced at or before it.
+
+A fence is put only after the newest sequence was settled: filled on a majority, so that no put still under
+way can be counted there.  ``tests/volume/test_lease_model.py`` walks through the interleavings.
 """
 
 from __future__ import annotations
@@ -222,6 +225,23 @@ async def adopt(buckets: BucketSet, ring: KeyRing, newest: Published) -> bool:
     return not result.rivals
 
 
+async def settle(buckets: BucketSet, ring: KeyRing, newest: Published) -> Published:
+    """Ends all doubt about the newest sequence: fills it on a majority, and reads what stands there.
+
+    Without this an older writer's put of that sequence could still land, and count, under a fence at the
+    next one.  What fills a register once stays.  Raises NoQuorum.
+    """
+    sequence = newest.manifest.sequence
+    result = await put(buckets, ring, sequence, newest.data, buckets.quorum)
+    if sum(slot in result.won for slot in buckets.voters) >= buckets.quorum:
+        return newest
+    filled = [slot for slot in buckets.buckets if slot not in result.errors]
+    if sum(slot in filled for slot in buckets.voters) < buckets.quorum:
+        raise NoQuorum(f"manifest {sequence} could be settled on {len(filled)} buckets only; try again")
+    found, _ = await read_at(buckets, ring, sequence, filled)
+    return choose(buckets, found) or newest
+
+
 async def fence(
     buckets: BucketSet, ring: KeyRing, lease: Lease, clock: Clock, *, force: bool = False
 ) -> Published | None:
@@ -234,6 +254,8 @@ async def fence(
         newest = await read_newest(buckets, ring, force=force)
         if newest is None:
             return None
+        await lease.check()
+        newest = await settle(buckets, ring, newest)
         await lease.check()
         bar = fence_of(newest, lease, clock)
         data = manifests.encode(bar, ring)

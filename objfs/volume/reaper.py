@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from objfs.backends.base import Bucket
 from objfs.codec.keys import KeyRing
-from objfs.model import NS, Clock, Segment, Slot, WriteGate
+from objfs.model import NS, Clock, Segment, SegmentNo, Slot, WriteGate
 from objfs.store import layout
 from objfs.volume.lease import Lease
 from objfs.volume.manifest import CONDEMNED_MAX, Condemned, Manifest
@@ -28,6 +28,8 @@ from objfs.volume.quorum import BucketSet
 
 log = logging.getLogger(__name__)
 
+SEARCH_BATCH = 512
+"""Segments condemned by one search."""
 BATCH = 64
 """Segments or manifests deleted between two looks at the lease."""
 
@@ -82,21 +84,32 @@ class Reaper:
         self._retention = retention
         self._known: dict[int, Manifest] = {}
         self._noted: dict[int, Manifest] = {}
+        self._rows: dict[bytes, SegmentNo] = {}
         self._condemned: dict[bytes, Condemned] = {}
 
     # --- condemning ------------------------------------------------------------------------
 
     def resume(self, manifest: Manifest) -> None:
-        """Takes over what the newest manifest condemns."""
-        self._condemned = {item.uuid: item for item in manifest.condemned}
+        """Begins with what the table holds as condemned, and since when according to the newest manifest."""
+        self._rows = {segment.uuid: number for number, segment, _ in self._table.condemned()}
+        self._condemned = {item.uuid: item for item in manifest.condemned if item.uuid in self._rows}
 
     def condemn(self, sequence: int, wall_ns: int) -> tuple[Condemned, ...]:
-        """What the manifest of a cut condemns; called at the cut, on the loop.  A segment that has chunks
-        again is pardoned."""
-        empty = [segment.uuid for _, segment in self._table.segments_without_chunks(CONDEMNED_MAX)]
-        fresh = {uuid: Condemned(uuid, sequence, wall_ns) for uuid in empty}
-        self._condemned = {uuid: self._condemned.get(uuid, item) for uuid, item in fresh.items()}
+        """What the manifest of a cut condemns; called at the cut, on the loop.  Rows condemned by now are so
+        in the image of that cut, and no chunk will ever refer to them again."""
+        for uuid in self._rows:
+            self._condemned.setdefault(uuid, Condemned(uuid, sequence, wall_ns))
         return tuple(self._condemned.values())
+
+    def search(self) -> int:
+        """Condemns segments without chunks, a bounded number; returns how many.  On the loop."""
+        room = CONDEMNED_MAX - len(self._rows)
+        found = dict(self._table.without_chunks(min(room, SEARCH_BATCH)))
+        newest = max(self._known | self._noted, default=0)
+        for number in self._table.condemn(list(found), newest + 1):
+            self._rows[found[number].uuid] = number
+            log.debug("segment condemned uuid=%s", found[number].uuid.hex())
+        return len(found)
 
     # --- deleting --------------------------------------------------------------------------
 
@@ -174,14 +187,9 @@ class Reaper:
         if not ripe:
             return 0
         await self._lease.check()
-        numbers = [
-            number
-            for number, segment in self._table.segments_without_chunks(CONDEMNED_MAX)
-            if segment.uuid in ripe
-        ]
-        gone = self._table.drop_segments(numbers)
-        for segment in gone:
-            self._condemned.pop(segment.uuid, None)
+        gone = self._table.drop([self._rows[uuid] for uuid in sorted(ripe)])
+        for uuid in ripe:
+            del self._rows[uuid], self._condemned[uuid]
         await self._delete_segments(gone)
         return len(gone)
 

@@ -207,3 +207,6 @@ async def test_a_directory_is_no_object(bucket: Bucket) -> None:
             await request("segment/0a")
     with pytest.raises(NoSuchObject):
         await bucket.get("segment/0a/x.00/below")
+    await bucket.delete("segment/0a")
+    await bucket.delete("segment/0a/x.00/below")
+    assert await bucket.get("segment/0a/x.00") == b"x"

@@ -51,6 +51,8 @@ def test_a_relative_path_is_made_absolute(text: str, tmp_path: Path, monkeypatch
         ("ftp://host/dir", "known: file://, mem://, s3://"),
         ("s3:bucket", "write s3://"),
         ("s3://", "name is missing"),
+        ("s3://?secret_key=hush", "secret_key does not belong"),
+        ("s3:key:secret@bucket", "write s3://"),
         ("s3:///prefix", "name is missing"),
         ("s3://bucket/a//b", "empty part"),
         ("s3://bucket/../b", "'..'"),

@@ -31,7 +31,8 @@ from objfs.model import (
 class MemoryTable:
     """A ChunkTable without namespace; it outlives a cache, as the inode table's file does."""
 
-    def __init__(self) -> None:
+    def __init__(self, chunk_size: int) -> None:
+        self.chunk_size = chunk_size
         self.rows: dict[ChunkId, Chunk] = {}
         self.live: dict[tuple[Ino, int], ChunkId] = {}
         self.ranges: dict[ChunkId, list[DirtyRange]] = {}
@@ -74,12 +75,11 @@ class MemoryTable:
 
     def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         self.sizes[ino] = size
-        return True
-
-    def remove(self, ino: Ino, index: int) -> None:
-        """The chunk becomes a hole."""
-        del self.live[ino, index]
+        self.live = {
+            key: chunk for key, chunk in self.live.items() if key[0] != ino or key[1] * self.chunk_size < size
+        }
         self._collect()
+        return True
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:
         row = self.rows[chunk]
@@ -111,7 +111,7 @@ class MemoryTable:
         return self.durable.get(ino, 0)
 
     def set_size_after_power_cut(self, ino: Ino, size: int) -> None:
-        self.sizes[ino] = size
+        self.truncate(ino, size, 0, 0)
 
     def dirty_ranges(self, chunk: ChunkId) -> list[DirtyRange]:
         return list(self.ranges.get(chunk, ()))

@@ -9,10 +9,11 @@ from pathlib import Path
 import trio
 
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
-from objfs.model import Chunk, DirtyRange, Ino, WriteGate
+from objfs.model import Chunk, ChunkTable, DirtyRange, Ino, WriteGate
 from tests.cache.doubles import MemoryLog, MemoryStore, MemoryTable, TrioClock
 
 INO = Ino(7)
+OTHER = Ino(8)
 SMALL = CacheSettings(reserve_bytes=0)
 
 
@@ -23,11 +24,21 @@ class Rig:
         self.directory = directory
         self.settings = settings
         self.chunk_size = chunk_size
-        self.table = MemoryTable()
+        self.boot = b"first boot"
+        self.table: ChunkTable = self.make_table()
         self.store = MemoryStore()
         self.log: MemoryLog | GroupSync = MemoryLog()
         self.gate = WriteGate()
         self.cache = self.start()
+
+    def make_table(self) -> ChunkTable:
+        return MemoryTable(self.chunk_size)
+
+    @property
+    def memory(self) -> MemoryTable:
+        """The double, for tests that look inside."""
+        assert isinstance(self.table, MemoryTable)
+        return self.table
 
     def start(self) -> ChunkCache:
         """A new process's cache over the same directory and table."""
@@ -41,6 +52,7 @@ class Rig:
             self.settings,
             self.gate,
             TrioClock(),
+            boot=self.boot,
         )
         return self.cache
 
@@ -84,9 +96,26 @@ class Rig:
         else:
             self.table.begin_chunk(ino, index, row.chunk, length)
 
+    def cut_off(self, index: int, ino: Ino = INO) -> None:
+        """The file ends where chunk ``index`` begins."""
+        self.table.truncate(ino, index * self.chunk_size, 0, 1000)
+
     async def read(self, index: int, offset: int, length: int, ino: Ino = INO) -> bytes:
         return await self.cache.read(self.row(index, ino), offset, length)
+
+    def syncs(self) -> int:
+        """How often the log was synced."""
+        return self.log.syncs
 
     def disk_bytes(self) -> int:
         """What the versions' files really take."""
         return sum(path.stat().st_blocks * 512 for path in self.directory.glob("??/*"))
+
+
+def damage(rig: Rig, index: int, offset: int, length: int, ino: Ino = INO) -> None:
+    """Zeros where a power cut, or rot, took bytes of a version's file."""
+    name = f"{rig.row(index, ino).chunk:016x}"
+    (path,) = rig.directory.glob(f"??/{name}")
+    with path.open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(bytes(length))

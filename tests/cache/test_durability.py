@@ -14,10 +14,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from objfs.cache import GroupSync
 from objfs.errors import ObjfsError
 from objfs.model import Ino, WriteGate
-from tests.cache.rig import INO, SMALL, Rig
+from tests.cache.rig import INO, OTHER, SMALL, Rig, damage
 
 MIB = 1 << 20
-OTHER = Ino(8)
 FOREIGN = b"00000000-0000-0000-0000-000000000000"
 
 
@@ -109,8 +108,8 @@ async def test_a_small_fsync_rides_in_the_log(tmp_path: Path) -> None:
     await rig.cache.fsync(INO)
     inline = [one for one in rig.table.dirty_ranges(rig.row().chunk) if one.data is not None]
     assert [(one.offset, one.data) for one in inline] == [(100, b"hello")]
-    assert rig.table.durable[INO] == 105
-    assert rig.log.syncs == 1
+    assert rig.memory.durable[INO] == 105
+    assert rig.syncs() == 1
 
 
 async def test_a_large_fsync_goes_through_the_files(tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ async def test_a_large_fsync_goes_through_the_files(tmp_path: Path) -> None:
     for index in range(3):
         (one,) = rig.table.dirty_ranges(rig.row(index).chunk)
         assert (one.offset, one.length, one.synced) == (0, MIB, True)
-    assert rig.table.durable[INO] == 3 * MIB
+    assert rig.memory.durable[INO] == 3 * MIB
 
 
 async def test_fsync_leaves_other_files_alone(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ async def test_fsync_leaves_other_files_alone(tmp_path: Path) -> None:
     await rig.cache.fsync(INO)
     (theirs,) = rig.table.dirty_ranges(rig.row(0, OTHER).chunk)
     assert theirs.checksum is not None
-    assert OTHER not in rig.table.durable
+    assert OTHER not in rig.memory.durable
 
 
 async def test_what_is_written_during_an_fsync_keeps_its_rows(tmp_path: Path) -> None:
@@ -154,7 +153,7 @@ async def test_what_is_written_during_an_fsync_keeps_its_rows(tmp_path: Path) ->
     ranges = rig.table.dirty_ranges(rig.row().chunk)
     assert [(one.offset, one.length) for one in ranges] == [(0, 200_000), (300_000, 4)]
     assert ranges[1].data == b"late"
-    assert rig.table.durable[INO] == 300_004
+    assert rig.memory.durable[INO] == 300_004
 
 
 async def test_inline_bytes_are_bounded(tmp_path: Path) -> None:
@@ -172,8 +171,8 @@ async def test_nothing_stays_unsynced_for_five_seconds(tmp_path: Path, autojump_
         rig.write_now(0, 0, b"x" * MIB)
         rig.write_now(0, 0, b"y", OTHER)
         await trio.sleep(4.9)
-    assert rig.table.durable == {INO: MIB, OTHER: 1}
-    assert rig.log.syncs >= 1
+    assert rig.memory.durable == {INO: MIB, OTHER: 1}
+    assert rig.syncs() >= 1
 
 
 async def test_many_small_files_are_synced_together(tmp_path: Path) -> None:
@@ -181,8 +180,8 @@ async def test_many_small_files_are_synced_together(tmp_path: Path) -> None:
     for ino in range(100, 200):
         rig.write_now(0, 0, b"small", Ino(ino))
     await rig.cache.sync()
-    assert all(rig.table.durable[Ino(ino)] == 5 for ino in range(100, 200))
-    assert rig.log.syncs == 1
+    assert all(rig.memory.durable[Ino(ino)] == 5 for ino in range(100, 200))
+    assert rig.syncs() == 1
 
 
 # --- restarts and power cuts ---
@@ -191,16 +190,8 @@ async def test_many_small_files_are_synced_together(tmp_path: Path) -> None:
 def power_cut(rig: Rig) -> None:
     """All rows are of another boot; the caller damages the files as a power cut may."""
     rig.cache.close()
-    for chunk, ranges in rig.table.ranges.items():
-        rig.table.ranges[chunk] = [replace(one, boot=FOREIGN) for one in ranges]
-
-
-def damage(rig: Rig, index: int, offset: int, length: int, ino: Ino = INO) -> None:
-    name = f"{rig.row(index, ino).chunk:016x}"
-    (path,) = rig.directory.glob(f"??/{name}")
-    with path.open("r+b") as stream:
-        stream.seek(offset)
-        stream.write(bytes(length))
+    for chunk, ranges in rig.memory.ranges.items():
+        rig.memory.ranges[chunk] = [replace(one, boot=FOREIGN) for one in ranges]
 
 
 async def test_a_killed_daemon_loses_nothing(tmp_path: Path) -> None:
@@ -223,7 +214,7 @@ async def test_a_power_cut_takes_what_was_not_synced(tmp_path: Path) -> None:
     damage(rig, 0, 200_000, 4000)
     report = rig.start().recover()
     assert report.shortened == (INO,)
-    assert rig.table.sizes[INO] == 200_000
+    assert rig.memory.sizes[INO] == 200_000
     assert await rig.read(0, 0, 204_000) == b"kept" * 50_000 + bytes(4000)
 
 

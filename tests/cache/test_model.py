@@ -36,7 +36,7 @@ STEP = st.one_of(
     st.tuples(st.just("write"), INDEX, OFFSET, LENGTH, st.integers(1, 255)),
     st.tuples(st.just("write"), INDEX, OFFSET, LENGTH, st.integers(1, 255)),
     st.tuples(st.just("clip"), INDEX, OFFSET),
-    st.tuples(st.just("remove"), INDEX),
+    st.tuples(st.just("cut_off"), INDEX),
     st.tuples(st.just("read"), INDEX, OFFSET, LENGTH),
     st.tuples(st.just("cut")),
     st.tuples(st.just("fail"), st.integers(1, 3)),
@@ -59,8 +59,8 @@ class Expected:
 class History:
     """Carries one history out on a cache and on byte arrays."""
 
-    def __init__(self, directory: Path) -> None:
-        self.rig = Rig(directory, TINY, CHUNK)
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
         self.model: dict[int, bytearray] = {}
         self.cuts: list[Expected] = []
 
@@ -91,9 +91,9 @@ class History:
             self.rig.clip(index, length)
             self.model[index][length:] = bytes(CHUNK - length)
 
-    async def do_remove(self, index: int) -> None:
-        if self.model.pop(index, None) is not None:
-            self.rig.table.remove(INO, index)
+    async def do_cut_off(self, index: int) -> None:
+        self.rig.cut_off(index)
+        self.model = {at: content for at, content in self.model.items() if at < index}
 
     async def do_read(self, index: int, offset: int, length: int) -> None:
         if index in self.model:
@@ -149,4 +149,5 @@ class History:
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_history_reads_as_written(steps: list[tuple[object, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        trio.run(History(Path(directory)).run, steps, clock=MockClock(autojump_threshold=0))
+        rig = Rig(Path(directory), TINY, CHUNK)
+        trio.run(History(rig).run, steps, clock=MockClock(autojump_threshold=0))

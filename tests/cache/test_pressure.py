@@ -14,7 +14,7 @@ from objfs.errors import NoSpace, ReadOnly
 from tests.cache.rig import SMALL, Rig
 
 MIB = 1 << 20
-CAP = replace(SMALL, cache_bytes=4 * MIB, segment_bytes=MIB)
+CAP = replace(SMALL, cache_bytes=4 * MIB, segment_bytes=256 * 1024, uploads=1)
 
 
 async def test_the_cap_holds_while_three_times_as_much_is_written(
@@ -44,7 +44,7 @@ async def test_admit_does_not_yield_while_there_is_room(tmp_path: Path) -> None:
 async def full(tmp_path: Path, settings: CacheSettings = CAP) -> Rig:
     """A cache that is full of dirty bytes; nothing uploads until it runs."""
     rig = Rig(tmp_path, settings, chunk_size=256 * 1024)
-    for index in range(15):
+    for index in range(14):
         await rig.write(index, 0, b"x" * 256 * 1024)
     return rig
 

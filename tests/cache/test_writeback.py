@@ -72,13 +72,14 @@ async def test_deduplication_refers_only_to_what_is_still_there(tmp_path: Path) 
     async with rig.running() as cache:
         await rig.write(0, 0, b"same" * 5000)
         await cache.drain()
-        rig.table.remove(INO, 0)
+        rig.cut_off(0)
         await rig.write(0, 0, b"same" * 5000, Ino(99))
         await cache.drain()
     assert len(plain(rig)) == 2
 
 
 async def test_a_failed_upload_loses_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    autojump_clock.autojump_threshold = THREADS_S
     rig = Rig(tmp_path)
     rig.store.fail_writes = 5
     async with rig.running() as cache:
@@ -125,7 +126,7 @@ async def test_a_cut_is_uploaded_though_its_rows_are_deleted(
     first = rig.cache.cut()
     rig.write_now(0, 2, b"over")
     second = rig.cache.cut()
-    rig.table.remove(INO, 0)
+    rig.cut_off(0)
     async with rig.running() as cache:
         result = await second.placed()
         await first.placed()
@@ -142,7 +143,7 @@ async def test_versions_freed_before_a_cut_are_not_uploaded(
     rig = Rig(tmp_path)
     async with rig.running() as cache:
         await rig.write(0, 0, b"short life")
-        rig.table.remove(INO, 0)
+        rig.cut_off(0)
         assert (await cache.cut().placed()).placed == []
         await trio.sleep(60)
         assert cache.statistics().entries == 0

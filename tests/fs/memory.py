@@ -8,6 +8,7 @@ unwritable, as an upload or a cut does, ``chill`` makes reads wait, ``full`` mak
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -64,6 +65,16 @@ class TickingClock:
 
     def monotonic(self) -> float:
         return self.seconds
+
+
+class RealClock:
+    """The machine's own."""
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
 
 class CountingBarrier:
@@ -494,12 +505,17 @@ class MemoryCache:
 class World:
     """A file system over all of the above, with its parts in reach."""
 
-    def __init__(self, settings: FsSettings | None = None, table: MemoryTables | None = None) -> None:
+    def __init__(
+        self,
+        settings: FsSettings | None = None,
+        table: MemoryTables | None = None,
+        clock: TickingClock | RealClock | None = None,
+    ) -> None:
         self.settings = settings or FsSettings(CHUNK)
         self.table = table or MemoryTables(self.settings.chunk_size)
         self.cache = MemoryCache(self.table, self.settings.chunk_size)
         self.gate = WriteGate()
-        self.clock = TickingClock()
+        self.clock = clock or TickingClock()
         self.barrier = CountingBarrier()
         self.fs = self.mount()
 
@@ -508,3 +524,22 @@ class World:
         room = Capacity(total=1 << 40, free=1 << 39, available=1 << 38, inodes_free=1 << 30)
         chosen = settings or self.settings
         return FileSystem(self.table, self.cache, chosen, self.gate, self.clock, self.barrier, lambda: room)
+
+    def restart(self) -> None:
+        """A new process over the same volume."""
+        self.fs = self.mount()
+
+    def freeze(self) -> None:
+        self.cache.freeze()
+
+    async def flush(self) -> None:
+        self.cache.freeze()
+
+    async def sync(self) -> None:
+        await self.cache.sync()
+
+    def inodes(self) -> int:
+        return len(self.table.inodes)
+
+    def close(self) -> None:
+        assert {chunk.ino for chunk in self.table.versions.values()} <= set(self.table.inodes)

@@ -22,6 +22,7 @@ from objfs.fs import Caller, FileSystem
 from objfs.model import ROOT, Attr, AttrChange, Ino, RenameFlag
 from tests.doubles.model_tree import Image, ModelTree, Node, Path
 from tests.fs.memory import CHUNK, World
+from tests.fs.real import RealWorld
 
 EXAMPLES = int(os.environ.get("OBJFS_MODEL_EXAMPLES", "25"))
 STEPS = int(os.environ.get("OBJFS_MODEL_STEPS", "30"))
@@ -68,11 +69,14 @@ class Tree(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.model = ModelTree()
-        self.world = World()
+        self.world = self.make_world()
         self.inos: dict[Node, Ino] = {self.model.root: ROOT}
         self.opened: list[Open] = []
         self.steps = 0
         self.filler = 0
+
+    def make_world(self) -> World | RealWorld:
+        return World()
 
     @property
     def fs(self) -> FileSystem:
@@ -220,7 +224,15 @@ class Tree(RuleBasedStateMachine):
 
     @rule()
     def freeze(self) -> None:
-        self.world.cache.freeze()
+        self.world.freeze()
+
+    @rule()
+    def flush(self) -> None:
+        wait(self.world.flush())
+
+    @rule()
+    def sync(self) -> None:
+        wait(self.world.sync())
 
     # --- rules: attributes -------------------------------------------------------------
 
@@ -278,7 +290,7 @@ class Tree(RuleBasedStateMachine):
     def remount(self) -> None:
         """The handles are gone, and with them the files that only they kept."""
         self.opened.clear()
-        self.world.fs = self.world.mount()
+        self.world.restart()
         wait(self.fs.recover())
         wait(self.fs.aclose())
 
@@ -297,12 +309,20 @@ class Tree(RuleBasedStateMachine):
             assert (attr.size, attr.nlink) == (file.node.size, file.node.nlink)
 
     def teardown(self) -> None:
-        self.compare()
-        self.remount()
-        self.compare()
-        named = {self.inos[node] for node in all_nodes(self.model)}
-        assert named == set(self.world.table.inodes)
-        assert {chunk.ino for chunk in self.world.table.versions.values()} <= named
+        try:
+            self.compare()
+            self.remount()
+            self.compare()
+            assert self.world.inodes() == len(all_nodes(self.model))
+        finally:
+            self.world.close()
+
+
+class RealTree(Tree):
+    """The same over the real inode table and chunk cache."""
+
+    def make_world(self) -> RealWorld:
+        return RealWorld()
 
 
 def all_nodes(model: ModelTree) -> set[Node]:
@@ -344,6 +364,8 @@ TestTree.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+TestRealTree = RealTree.TestCase
+TestRealTree.settings = TestTree.settings
 
 
 def test_the_comparison_sees_a_difference() -> None:

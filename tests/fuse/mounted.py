@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
-from objfs.fs import FsSettings
+from objfs.fs import Caller, FsSettings
 from objfs.fuse import FuseSettings, Operations, Session, fuse_options
-from tests.fs.memory import MemoryTables, World
+from objfs.model import ROOT
+from tests.fs.memory import MemoryTables, RealClock, World
 
 CHUNK_SIZE = 65536
 SOURCE = "tests, and\\more"
@@ -28,11 +30,19 @@ async def watch_input(session: Session) -> None:
     session.stop()
 
 
+OWN = ("noxattr", "subdir")
+"""Flags that are not for the kernel."""
+
+
 async def serve(directory: Path, flags: list[str]) -> None:
-    settings = FsSettings(CHUNK_SIZE, read_only="ro" in flags)
-    world = World(settings, MemoryTables(CHUNK_SIZE, rollback=False))
+    world = World(FsSettings(CHUNK_SIZE), MemoryTables(CHUNK_SIZE, rollback=False), RealClock())
+    if "ro" in flags:
+        world.fs = world.mount(replace(world.settings, read_only=True))
+    if "subdir" in flags:
+        top = world.fs.mkdir(ROOT, b"top", 0o755, Caller(0, 0)).ino
+        world.fs = world.mount(replace(world.settings, root=top))
     operations = Operations(world.fs, FuseSettings(xattrs="noxattr" not in flags))
-    options = fuse_options(SOURCE, [flag for flag in flags if flag != "noxattr"], allow_other=True)
+    options = fuse_options(SOURCE, [flag for flag in flags if flag not in OWN], allow_other=True)
     session = Session(operations, directory, options)
     session.mount()
     try:

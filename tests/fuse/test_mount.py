@@ -424,6 +424,17 @@ def test_without_xattrs_the_kernel_stops_asking(tmp_path: Path) -> None:
         assert caught.value.errno == errno.EOPNOTSUPP
 
 
+def test_a_mount_of_a_subdirectory_is_a_root(tmp_path: Path) -> None:
+    with mount(tmp_path / "mnt", "subdir") as mounted:
+        (mounted.path / "d").mkdir()
+        (mounted.path / "d" / "f").touch()
+        assert mounted.path.stat().st_ino == 1
+        assert os.listdir(mounted.path) == ["d"]
+        (mounted.path / "d").rename(mounted.path / "e")
+        assert (mounted.path / "e" / ".." / "e" / "f").exists()
+        assert (mounted.path / "..").samefile(tmp_path)
+
+
 def test_the_server_raises_its_file_limit(shared: Mounted) -> None:
     soft, hard = resource.prlimit(shared.process.pid, resource.RLIMIT_NOFILE)
     assert soft == hard

@@ -93,6 +93,7 @@ async def test_stopped_inside_a_segment_delete(tmp_path: Path, patient_clock: tr
     for number in (1, 2, 3):
         segment, _ = await old.store.write_segment([Sealable(ChunkId(number), Ino(1), 0, b"data")])
         old.segments.rows[SegmentNo(number)] = segment
+    assert old.reaper.search() == 3
     for text in (b"condemned", b"1", b"2"):
         old.table.commit({2: text})
         await old.flush()

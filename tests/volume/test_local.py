@@ -133,11 +133,15 @@ def test_setting_aside_keeps_the_configuration(tmp_path: Path) -> None:
     home.new_state(b"v" * 16)
     home.cache_path.mkdir()
     (home.cache_path / "dirty").write_bytes(b"precious")
+    state = home.read_state()
     aside = home.set_aside("1")
     assert (aside / "cache" / "dirty").read_bytes() == b"precious"
     assert home.read_config() == CONFIG
-    assert home.read_state() is None
-    assert home.set_aside("2").is_dir()
+    assert home.read_state() == state
+    assert not home.cache_path.exists()
+    home.cache_path.mkdir()
+    home.remove_contents()
+    assert not home.cache_path.exists()
     assert aside.is_dir()
 
 

@@ -87,6 +87,7 @@ async def test_a_condemned_segment_goes_after_grace_and_window(
     segment = await data_segment(one, 5)
     await change(one, b"with")
     one.segments.used.clear()
+    assert one.reaper.search() == 1
     await one.reaper.round()
     assert await shards(site, segment) == COPIES  # not condemned in a published manifest yet
     await change(one, b"without")
@@ -99,26 +100,36 @@ async def test_a_condemned_segment_goes_after_grace_and_window(
     await one.reaper.round()
     assert await shards(site, segment) == 0
     assert one.segments.rows == {}
+    assert one.reaper.search() == 0
 
 
-async def test_a_segment_that_is_used_again_is_pardoned(
-    tmp_path: Path, patient_clock: trio.testing.MockClock
-) -> None:
+async def test_grace_counts_over_remounts(tmp_path: Path, patient_clock: trio.testing.MockClock) -> None:
+    """Only what a published manifest condemns counts; its time stands in the manifest."""
     site = Site(3)
     one = await writer(site, tmp_path)
-    segment = await data_segment(one, 5)
-    one.segments.used.clear()
-    await change(one, b"condemned")
-    await trio.sleep(1000)
-    one.segments.used.add(SegmentNo(5))
-    for text in (b"1", b"2", b"3"):
+    published, unpublished = await data_segment(one, 5), await data_segment(one, 6)
+    one.segments.used = {SegmentNo(6)}
+    one.reaper.search()
+    for text in (b"1", b"2"):
         await change(one, text)
-    await one.reaper.round()
-    assert await shards(site, segment) == COPIES
     one.segments.used.clear()
-    await change(one, b"again")
-    await one.reaper.round()
-    assert await shards(site, segment) == COPIES  # the grace begins anew
+    one.reaper.search()
+    await trio.sleep(1000)
+    again = await remounted(one)
+    await change(again, b"3")
+    await change(again, b"4")
+    await trio.sleep(10)
+    await again.reaper.round()
+    assert (await shards(site, published), await shards(site, unpublished)) == (0, COPIES)
+
+
+async def remounted(one: Writer) -> Writer:
+    """The same machine after a crash of the process."""
+    machine = Machine(one.machine.site, one.machine.faulty)
+    again = Writer(machine, one.home)
+    again.table, again.replica.pages, again.segments = one.table, one.replica.pages, one.segments
+    await again.start(moment=one.checkpointer.moment, force=True)
+    return again
 
 
 async def test_a_new_mount_knows_the_moments_of_the_one_before(
@@ -129,10 +140,7 @@ async def test_a_new_mount_knows_the_moments_of_the_one_before(
     for number in range(10):
         await change(one, str(number).encode())
     await trio.sleep(1000)
-    again = await Writer(Machine(site, one.machine.faulty), one.home).start(
-        moment=one.checkpointer.moment, force=True
-    )
-    again.table, again.replica.pages = one.table, one.replica.pages
+    again = await remounted(one)
     reaped = await again.reaper.round()
     assert reaped.manifests == 9
     assert await recovered(site) == one.table.now

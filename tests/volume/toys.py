@@ -137,14 +137,26 @@ class ToyCut:
 
 
 class ToySegments:
-    """Rows of segments, and which of them have chunks."""
+    """Rows of segments: which have chunks, which are condemned."""
 
     def __init__(self) -> None:
         self.rows: dict[SegmentNo, Segment] = {}
         self.used: set[SegmentNo] = set()
+        self.gone: dict[SegmentNo, int] = {}
 
-    def segments_without_chunks(self, limit: int) -> list[tuple[SegmentNo, Segment]]:
-        return [row for row in sorted(self.rows.items()) if row[0] not in self.used][:limit]
+    def without_chunks(self, limit: int) -> list[tuple[SegmentNo, Segment]]:
+        free = self.rows.keys() - self.used - self.gone.keys()
+        return [(number, self.rows[number]) for number in sorted(free)][:limit]
 
-    def drop_segments(self, numbers: Sequence[SegmentNo]) -> list[Segment]:
+    def condemn(self, numbers: Sequence[SegmentNo], sequence: int) -> list[SegmentNo]:
+        chosen = [number for number in numbers if number not in self.used]
+        self.gone |= dict.fromkeys(chosen, sequence)
+        return chosen
+
+    def condemned(self) -> list[tuple[SegmentNo, Segment, int]]:
+        return [(number, self.rows[number], sequence) for number, sequence in self.gone.items()]
+
+    def drop(self, numbers: Sequence[SegmentNo]) -> list[Segment]:
+        for number in numbers:
+            self.gone.pop(number, None)
         return [self.rows.pop(number) for number in numbers if number not in self.used]

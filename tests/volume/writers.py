@@ -68,6 +68,8 @@ class Writer:
             machine.clock,
             self.retention,
         )
+        if moment is not None:
+            self.reaper.resume(moment.manifest)
         self.checkpointer = Checkpointer(
             parts, start=moment, interval_s=10, condemn=self.reaper.condemn, note=self.reaper.note
         )

@@ -1,0 +1,1 @@
+"""Measures file systems side by side: ``python -m bench.run``."""

@@ -1,0 +1,76 @@
+"""Buckets that a person named on the command line, for the commands that work without a mount.
+
+Owns the loop that such a command runs in: buckets opened and wrapped, one asynchronous job, buckets closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from objfs.app.buckets import OpenBucket, open_place, opened
+from objfs.backends.registry import parse_url
+from objfs.app.wire import first_cause
+from objfs.codec.keys import KeyRing
+from objfs.errors import UsageError
+from objfs.volume.attach import Offered, identified, read_volume
+from objfs.volume.header import Secret, VolumeHeader
+from objfs.volume.local import VolumeHome
+from objfs.volume.quorum import BucketSet
+from objfs.volume.settings import VolumeSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVolume:
+    """A volume's header opened by a secret, and its buckets, without a mount."""
+
+    header: VolumeHeader
+    ring: KeyRing
+    buckets: BucketSet
+
+
+def run(job: Callable[[], Awaitable[T]]) -> T:
+    """Runs one job in a loop of its own; an error of a nursery comes out as the error itself."""
+    try:
+        return trio.run(job)
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from group
+
+
+def with_urls(urls: Sequence[str], job: Callable[[list[Offered]], Awaitable[T]]) -> T:
+    """Runs ``job`` over buckets by URL.  Raises MalformedURL, UsageError (one twice)."""
+    for url in urls:
+        parse_url(url)
+    if len(set(urls)) != len(urls):
+        raise UsageError("the same bucket URL was given twice")
+
+    async def body() -> T:
+        async with AsyncExitStack() as stack:
+            found: list[OpenBucket] = []
+            for url in urls:
+                item = open_place(b"", url, {}, VolumeSettings())
+                stack.push_async_callback(item.bucket.aclose)
+                found.append(item)
+            return await job([Offered(item.url, {}, item.bucket) for item in found])
+
+    return run(body)
+
+
+def with_volume(home: VolumeHome, secret: Secret, job: Callable[[OpenVolume], Awaitable[T]]) -> T:
+    """Runs ``job`` over a volume known here.  Raises NoSuchVolume, WrongPassphrase, BucketError."""
+
+    async def body() -> T:
+        config = home.read_config()
+        async with opened(config.buckets, config.settings) as found:
+            header, ring = await read_volume({item.url: item.bucket for item in found.values()}, secret)
+            by_uuid = {uuid: item.bucket for uuid, item in found.items()}
+            buckets, _left_out = await identified(header, ring, by_uuid)
+            return await job(OpenVolume(header, ring, buckets))
+
+    return run(body)

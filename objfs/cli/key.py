@@ -1,0 +1,114 @@
+"""``objfs key``: the slots of a volume's key."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from objfs.app.clock import SystemClock
+from objfs.app.places import OpenVolume, with_volume
+from objfs.cli.context import home, json_option, say, show_json, show_table, table
+from objfs.cli.secret import SecretFiles, new_passphrase, read_key_file, read_secret, secret_options
+from objfs.codec.keys import Slot, new_recovery_key
+from objfs.errors import UsageError
+from objfs.volume.header import Secret
+from objfs.volume.keys import add_slot, list_slots, remove_slot
+from objfs.volume.local import VolumeHome
+
+
+@click.group()
+def key() -> None:
+    """The key slots of a volume: each opens it with a secret of its own."""
+
+
+@key.command("list")
+@click.argument("name")
+@secret_options
+@json_option
+def list_keys(
+    name: str,
+    passphrase_file: Path | None,
+    key_file: Path | None,
+    recovery_key_file: Path | None,
+    as_json: bool,
+) -> None:
+    """List the slots."""
+    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+
+    async def job(volume: OpenVolume) -> list[Slot]:
+        return list_slots(volume.header)
+
+    slots = with_volume(VolumeHome(home(), name), secret, job)
+    if as_json:
+        show_json([{"slot": s.slot_id, "kind": s.kind, "label": s.label, "created_ns": s.created_ns} for s in slots])
+        return
+    rows = table("SLOT", "KIND", "CREATED", "LABEL")
+    for slot in slots:
+        created = time.strftime("%Y-%m-%d %H:%M", time.localtime(slot.created_ns / 1e9))
+        rows.add_row(str(slot.slot_id), slot.kind, created, slot.label)
+    show_table(rows)
+
+
+@key.command("add")
+@click.argument("name")
+@click.option("--label", default="", help="A word to know the slot by.")
+@click.option("--new-passphrase-file", type=click.Path(path_type=Path), help="The new passphrase is in this file.")
+@click.option("--new-key-file", type=click.Path(path_type=Path), help="The new secret is this file, byte for byte.")
+@click.option("--recovery", is_flag=True, help="Make a recovery key and print it once.")
+@secret_options
+def add_key(
+    name: str,
+    label: str,
+    new_passphrase_file: Path | None,
+    new_key_file: Path | None,
+    recovery: bool,
+    passphrase_file: Path | None,
+    key_file: Path | None,
+    recovery_key_file: Path | None,
+) -> None:
+    """Add a slot: one more secret that opens the volume."""
+    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    printed = new_recovery_key() if recovery else ""
+    new = _new_secret(name, new_passphrase_file, new_key_file, printed)
+
+    async def job(volume: OpenVolume) -> int:
+        changed = await add_slot(volume.buckets, volume.ring, volume.header, new, SystemClock(), label=label)
+        return max(slot.slot_id for slot in changed.slots)
+
+    number = with_volume(VolumeHome(home(), name), secret, job)
+    say(f"slot {number} opens volume {name} now")
+    if printed:
+        click.echo(printed)
+
+
+def _new_secret(name: str, passphrase: Path | None, key_file: Path | None, printed: str) -> Secret:
+    if sum((passphrase is not None, key_file is not None, bool(printed))) > 1:
+        raise UsageError("a slot has one secret: give one of --new-passphrase-file, --new-key-file, --recovery")
+    if printed:
+        return Secret.recovery(printed)
+    if key_file is not None:
+        return read_key_file(key_file)
+    return new_passphrase(f"{name} (new)", passphrase, ask=True)
+
+
+@key.command("remove")
+@click.argument("name")
+@click.argument("slot", type=int)
+@secret_options
+def remove_key(
+    name: str,
+    slot: int,
+    passphrase_file: Path | None,
+    key_file: Path | None,
+    recovery_key_file: Path | None,
+) -> None:
+    """Remove slot SLOT; the last one cannot be removed."""
+    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+
+    async def job(volume: OpenVolume) -> None:
+        await remove_slot(volume.buckets, volume.ring, volume.header, slot)
+
+    with_volume(VolumeHome(home(), name), secret, job)
+    say(f"slot {slot} is gone; whoever kept an old copy of a header can still use its secret on that")

@@ -1,0 +1,114 @@
+"""The block map: which version of which chunk is at which place of a file.
+
+Owns ``map`` and the life of rows of ``chunk`` up to the moment they are placed.  Promises that a version exists
+as long as something names it (the triggers of ``schema`` count), and that chunks beyond the end of a
+truncate that still goes on are holes for every reader.  Knows no bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from objfs.errors import ObjfsError
+from objfs.meta.database import Database, Row
+from objfs.model import Chunk, ChunkId, ChunkState, Ino, Location, SegmentNo
+
+COLUMNS = (
+    "c.chunk, c.ino, c.idx, c.state, c.base, c.base_size, "
+    "c.segment, c.position, c.first_frame, c.size, c.frames, c.length, c.identity"
+)
+# A row of map is dead when a truncate that still goes on has taken it.
+_LIVE = (
+    "NOT EXISTS (SELECT 1 FROM orphan o WHERE o.ino = m.ino AND o.keep_from >= 0 "
+    "AND o.keep_from <= m.idx AND o.below > m.chunk)"
+)
+_AT = (
+    f"SELECT {COLUMNS} FROM map m JOIN chunk c ON c.chunk = m.chunk WHERE m.ino = ? AND m.idx = ? AND {_LIVE}"
+)
+_BETWEEN = (
+    f"SELECT {COLUMNS} FROM map m JOIN chunk c ON c.chunk = m.chunk "
+    f"WHERE m.ino = ? AND m.idx BETWEEN ? AND ? AND {_LIVE} ORDER BY m.idx LIMIT ?"
+)
+_GET = f"SELECT {COLUMNS} FROM chunk c WHERE c.chunk = ?"
+_DIRTY = f"SELECT {COLUMNS} FROM chunk c WHERE c.state = 0 ORDER BY c.chunk"
+_BEGIN = "INSERT INTO chunk (chunk, ino, idx, state, base, base_size) VALUES (?, ?, ?, 0, ?, ?)"
+_MAP = (
+    "INSERT INTO map (ino, idx, chunk, born) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (ino, idx) DO UPDATE SET chunk = excluded.chunk"
+)
+
+
+def to_chunk(row: Row) -> Chunk:
+    """A row of ``COLUMNS``."""
+    chunk, ino, idx, state, base, base_size, segment, position, first, size, frames, length, identity = row
+    location = None
+    if segment is not None:
+        lengths = (length,) if frames is None else struct.unpack(f">{len(frames) // 4}I", frames)
+        location = Location(segment, position, first, lengths, size, identity)
+    return Chunk(chunk, ino, idx, _STATES[state], location, base, base_size)
+
+
+_STATES = {int(state): state for state in ChunkState}
+
+
+def from_location(location: Location, segment: SegmentNo) -> tuple[int | bytes | None, ...]:
+    """The values of segment, position, first_frame, size, frames, length, identity."""
+    lengths = location.frames
+    frames = struct.pack(f">{len(lengths)}I", *lengths) if len(lengths) != 1 else None
+    length = lengths[0] if frames is None else None
+    return (
+        segment,
+        location.position,
+        location.first_frame,
+        location.size,
+        frames,
+        length,
+        location.identity,
+    )
+
+
+class Chunks:
+    """Versions and their places."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def at(self, ino: Ino, index: int) -> Chunk | None:
+        """The live version; None is a hole."""
+        row = self._db.one(_AT, (ino, index))
+        return None if row is None else to_chunk(row)
+
+    def between(self, ino: Ino, first: int, last: int, limit: int) -> list[Chunk]:
+        """Live versions, ascending."""
+        return [to_chunk(row) for row in self._db.all(_BETWEEN, (ino, first, last, limit))]
+
+    def get(self, chunk: ChunkId) -> Chunk | None:
+        """None when it was freed."""
+        row = self._db.one(_GET, (chunk,))
+        return None if row is None else to_chunk(row)
+
+    def dirty(self) -> list[Chunk]:
+        """Oldest first."""
+        return [to_chunk(row) for row in self._db.all(_DIRTY)]
+
+    def begin(self, ino: Ino, index: int, base: ChunkId | None, base_size: int) -> Chunk:
+        """Raises ObjfsError when the base is gone."""
+        with self._db:
+            if base is not None and self._db.one("SELECT 1 FROM chunk WHERE chunk = ?", (base,)) is None:
+                raise ObjfsError(f"chunk {base}, base of a new version of inode {ino}, is gone")
+            chunk = self._db.new_chunk()
+            self._db.run(_BEGIN, (chunk, ino, index, base, base_size))
+            self._db.run(_MAP, (ino, index, chunk, self._db.generation))
+            return Chunk(chunk, ino, index, ChunkState.DIRTY, None, base, base_size)
+
+    # --- freed versions ----------------------------------------------------------------
+
+    def freed(self, limit: int) -> list[ChunkId]:
+        """Lowest first."""
+        rows = self._db.all("SELECT chunk FROM local_freed ORDER BY chunk LIMIT ?", (limit,))
+        return [ChunkId(row[0]) for row in rows]
+
+    def forget_freed(self, chunks: Sequence[ChunkId]) -> None:
+        with self._db:
+            self._db.many("DELETE FROM local_freed WHERE chunk = ?", [(chunk,) for chunk in chunks])

@@ -1,0 +1,257 @@
+"""The image of the inode table as last published.
+
+Owns the directory ``pages/``: ``image`` (page n at (n-1) * page size) and ``image.json``.  Promises that the digest is
+the sum of the keyed hashes of all pages modulo 2**256, kept incrementally, and that after a crash ``diff`` names
+at least every page in which the database differs from the image before or after the ``apply`` that the crash
+interrupted.  A page that nobody gave is a page of zeros (SQLite never writes some: its lock page, for one).
+Knows no buckets, no keys (``hasher`` does) and no open database.
+
+Order of ``apply``: the numbers of the pages go to ``image.json`` and to the disk; the pages are written and synced;
+``image.json`` says that it is done.  What is in between at a crash is suspect: ``diff`` names it, and the
+digest is computed anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from objfs.errors import Corrupt, ObjfsError, Unclean
+from objfs.meta.pages import PageSet, spooled
+from objfs.meta.schema import PAGE_SIZE
+
+MODULUS = 2**256
+_COPY_PAGES = 256
+_FORMAT = 1
+
+
+class Pages(Protocol):
+    """What can be applied: ``PageSet``, or anything of its shape."""
+
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def page_count(self) -> int: ...
+    @property
+    def pages(self) -> Mapping[int, bytes]: ...
+
+
+@dataclass(slots=True)
+class _State:
+    """What ``image.json`` says.  ``digest`` None: pages are being written, or were when it crashed."""
+
+    page_count: int = 0
+    digest: int | None = 0
+    suspect: set[int] = field(default_factory=set)
+
+
+class Replica:
+    """One directory; one thread at a time.  ``hasher`` is the keyed hash of (page number, image)."""
+
+    def __init__(self, directory: Path, hasher: Callable[[int, bytes], int]) -> None:
+        """Makes the directory when it is missing.  Raises Corrupt, OSError."""
+        self._directory = directory
+        self._hash = hasher
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._state = _load(directory / "image.json")
+        self._zero = bytes(PAGE_SIZE)
+        self._image = os.open(directory / "image", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._digest = self.compute_digest() if self._state.digest is None else self._state.digest
+
+    def close(self) -> None:
+        os.close(self._image)
+
+    def __enter__(self) -> Replica:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- reading -----------------------------------------------------------------------
+
+    @property
+    def page_count(self) -> int:
+        return self._state.page_count
+
+    @property
+    def digest(self) -> int:
+        """Sum of the hashes of all pages, modulo 2**256."""
+        return self._digest
+
+    @property
+    def suspect(self) -> frozenset[int]:
+        """Pages that an interrupted ``apply`` may or may not have written."""
+        return frozenset(self._state.suspect)
+
+    def page(self, number: int) -> bytes:
+        """An image; zeros where none was given.  Raises ObjfsError beyond the last page."""
+        if not 1 <= number <= self.page_count:
+            raise ObjfsError(f"{self._directory}: there is no page {number}, only {self.page_count}")
+        return self._read(number)
+
+    def compute_digest(self) -> int:
+        """The digest, from every page of the image."""
+        return (
+            sum(self._hash(number, image) for number, image in _walk(self._image, self.page_count)) % MODULUS
+        )
+
+    def digest_with(self, pages: Pages) -> int:
+        """The digest that ``apply`` of these pages would give."""
+        self._check(pages)
+        before, after = self.page_count, pages.page_count
+        digest = self._digest
+        for number in range(after + 1, before + 1):
+            digest -= self._hash(number, self._read(number))
+        for number in range(before + 1, after + 1):
+            if number not in pages.pages:
+                digest += self._hash(number, self._zero)
+        for number, image in pages.pages.items():
+            digest += self._hash(number, image)
+            if number <= before:
+                digest -= self._hash(number, self._read(number))
+        return digest % MODULUS
+
+    # --- changing ----------------------------------------------------------------------
+
+    def apply(self, pages: Pages) -> None:
+        """Makes the image that of ``pages``.  Raises OSError; then, and after a crash, it can be repeated."""
+        self._check(pages)
+        digest = self.digest_with(pages)
+        state = self._state
+        state.suspect |= set(pages.pages)
+        state.digest = None
+        self._save()
+        if pages.page_count < state.page_count:
+            # A page that comes back later comes back as zeros.
+            os.ftruncate(self._image, pages.page_count * PAGE_SIZE)
+        for number, image in pages.pages.items():
+            _write_all(self._image, image, (number - 1) * PAGE_SIZE)
+        os.fdatasync(self._image)
+        self._state = _State(pages.page_count, digest)
+        self._digest = digest
+        self._save()
+
+    def clear(self) -> None:
+        """Forgets every page."""
+        self._state.digest = None
+        self._save()
+        os.ftruncate(self._image, 0)
+        self._state, self._digest = _State(), 0
+        self._save()
+
+    # --- beside a database -------------------------------------------------------------
+
+    def diff(self, database: Path) -> PageSet:
+        """The pages in which a closed database differs from the image, and all suspect ones.
+
+        Raises Unclean when the database was not closed (``settle`` it first), OSError.
+        """
+        _check_closed(database)
+        descriptor = os.open(database, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size % PAGE_SIZE:
+                raise Corrupt(f"{database}: {size} bytes are not whole pages")
+            changed = self._changed(descriptor, size // PAGE_SIZE)
+            return spooled(self._directory, PAGE_SIZE, size // PAGE_SIZE, changed)
+        finally:
+            os.close(descriptor)
+
+    def _changed(self, database: int, page_count: int) -> Iterator[tuple[int, bytes]]:
+        suspect, ours = self._state.suspect, _walk(self._image, min(page_count, self.page_count))
+        for number, image in _walk(database, page_count):
+            mine = next(ours, None)
+            if mine is None or mine[1] != image or number in suspect:
+                yield number, image
+
+    def restore(self, database: Path) -> None:
+        """Puts the image where the database was, atomically; nobody may have it open.  Raises OSError."""
+        if self._state.digest is None or not self.page_count:
+            raise Unclean(f"{self._directory}: holds no whole image; recover the volume from its buckets")
+        draft = database.with_name(database.name + ".new")
+        with draft.open("wb") as stream:
+            for _, image in _walk(self._image, self.page_count):
+                stream.write(image)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # An old log would be replayed over the new file.
+        for suffix in ("-wal", "-shm"):
+            database.with_name(database.name + suffix).unlink(missing_ok=True)
+        draft.replace(database)
+        _sync_directory(database.parent)
+
+    # --- parts -------------------------------------------------------------------------
+
+    def _check(self, pages: Pages) -> None:
+        """Raises Corrupt for a set that is not one of ours."""
+        if pages.page_size != PAGE_SIZE:
+            raise Corrupt(f"pages of {pages.page_size} bytes; the inode table has pages of {PAGE_SIZE}")
+        for number in pages.pages:
+            if not 1 <= number <= pages.page_count:
+                raise Corrupt(f"page {number} of an inode table of {pages.page_count} pages")
+
+    def _read(self, number: int) -> bytes:
+        image = os.pread(self._image, PAGE_SIZE, (number - 1) * PAGE_SIZE)
+        return image if len(image) == PAGE_SIZE else image.ljust(PAGE_SIZE, b"\0")
+
+    def _save(self) -> None:
+        state = self._state
+        record = {
+            "format": _FORMAT,
+            "page_count": state.page_count,
+            "digest": None if state.digest is None else f"{state.digest:064x}",
+            "suspect": sorted(state.suspect),
+        }
+        draft = self._directory / "image.json.new"
+        with draft.open("w") as stream:
+            json.dump(record, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(self._directory / "image.json")
+        _sync_directory(self._directory)
+
+
+def _load(path: Path) -> _State:
+    if not path.exists():
+        return _State()
+    try:
+        record = json.loads(path.read_text())
+        digest = record["digest"]
+        if record["format"] != _FORMAT:
+            raise Corrupt(f"{path}: format {record['format']} is unknown; remove the directory to begin anew")
+        number = None if digest is None else int(digest, 16)
+        return _State(int(record["page_count"]), number, {int(page) for page in record["suspect"]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{path}: cannot be read ({error}); remove the directory to begin anew") from error
+
+
+def _walk(descriptor: int, page_count: int) -> Iterator[tuple[int, bytes]]:
+    """Every page of a file, zeros where it is short."""
+    for start in range(0, page_count, _COPY_PAGES):
+        count = min(_COPY_PAGES, page_count - start)
+        data = os.pread(descriptor, count * PAGE_SIZE, start * PAGE_SIZE).ljust(count * PAGE_SIZE, b"\0")
+        for at in range(count):
+            yield start + at + 1, data[at * PAGE_SIZE : (at + 1) * PAGE_SIZE]
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    if os.pwrite(descriptor, data, offset) != len(data):
+        raise ObjfsError(f"a page at {offset} could not be written whole; is the disk full?")
+
+
+def _check_closed(database: Path) -> None:
+    log = database.with_name(database.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise Unclean(f"{database}: was not closed; its log must be moved into it first")
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,145 @@
+"""Learning a volume from its buckets, and telling which bucket is which.
+
+Owns ``attach`` (a new machine) and the check of labels at a mount.  Promises that one bucket is enough to
+learn a volume, that a bucket which belongs elsewhere is refused by name, and that one whose label cannot
+be read is not trusted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import trio
+
+from objfs.backends.base import Bucket
+from objfs.codec.keys import KeyRing
+from objfs.errors import CodecError, ForeignBucket, NoSuchObject, NoSuchVolume, Temporary, UsageError
+from objfs.model import Slot
+from objfs.store import layout
+from objfs.volume import header as headers
+from objfs.volume import label as labels
+from objfs.volume.guard import GuardedBucket
+from objfs.volume.header import Secret, VolumeHeader
+from objfs.volume.keys import read_headers
+from objfs.volume.label import Label
+from objfs.volume.local import BucketPlace, VolumeConfig, VolumeHome
+from objfs.volume.quorum import BucketSet
+from objfs.volume.settings import VolumeSettings
+from objfs.volume.table import BucketEntry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A bucket that a person named: its URL and options as they go into volume.toml, and the bucket."""
+
+    url: str
+    options: Mapping[str, str]
+    bucket: Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What was learned.  ``missing`` are the buckets of the table that were not given."""
+
+    header: VolumeHeader
+    ring: KeyRing
+    missing: tuple[BucketEntry, ...]
+
+
+async def read_volume(buckets: Mapping[str, Bucket], secret: Secret) -> tuple[VolumeHeader, KeyRing]:
+    """The newest genuine header on the buckets (name -> bucket), and the ring.
+
+    Raises NoSuchVolume, WrongPassphrase, NewerFormat, UsageError; a bucket's own error where none answers.
+    """
+    found, errors = await read_headers(buckets)
+    if not found:
+        silent = [error for error in errors.values() if not isinstance(error, NoSuchObject)]
+        if silent:
+            raise silent[0]
+        raise NoSuchVolume(f"no volume in {', '.join(buckets)}; is this the right bucket and prefix?")
+    return await trio.to_thread.run_sync(headers.newest, found, secret)
+
+
+async def attach(
+    home: VolumeHome, secret: Secret, offered: Sequence[Offered], settings: VolumeSettings | None = None
+) -> Attached:
+    """Writes ``volume.toml`` for a volume that exists in the buckets.
+
+    Buckets that are not given count as lost until ``add_places``.  Raises VolumeExists (name taken here),
+    NoSuchVolume, WrongPassphrase, ForeignBucket.
+    """
+    if home.config_path.exists():
+        home.create()
+    header, ring = await read_volume({item.url: item.bucket for item in offered}, secret)
+    places = await _identify(offered, header, ring)
+    home.create()
+    home.write_config(VolumeConfig(header.volume, tuple(places), settings or VolumeSettings()))
+    given = {place.uuid for place in places}
+    missing = tuple(entry for entry in header.buckets if entry.uuid not in given)
+    log.info("attached volume=%s buckets=%d missing=%d", header.volume.hex(), len(given), len(missing))
+    return Attached(header, ring, missing)
+
+
+async def add_places(home: VolumeHome, secret: Secret, offered: Sequence[Offered]) -> Attached:
+    """Adds URLs of buckets that the volume has already, or replaces their URLs here."""
+    config = home.read_config()
+    header, ring = await read_volume({item.url: item.bucket for item in offered}, secret)
+    if header.volume != config.volume:
+        raise ForeignBucket(f"these buckets belong to volume {header.volume.hex()}, not to {home.name}")
+    known = {place.uuid: place for place in config.buckets}
+    known |= {place.uuid: place for place in await _identify(offered, header, ring)}
+    home.write_config(replace(config, buckets=tuple(known.values())))
+    return Attached(header, ring, tuple(entry for entry in header.buckets if entry.uuid not in known))
+
+
+async def _identify(offered: Sequence[Offered], header: VolumeHeader, ring: KeyRing) -> list[BucketPlace]:
+    found: dict[str, Label] = {}
+    for item in offered:
+        try:
+            found[item.url] = labels.decode(await item.bucket.get(layout.LABEL), ring)
+        except CodecError as error:
+            raise ForeignBucket(f"{item.url} has no readable label of this volume: {error}") from None
+    if len(found) < len(offered):
+        raise UsageError("the same bucket URL was given twice")
+    entries = labels.match(found, header.buckets, header.volume)
+    return [BucketPlace(entries[item.url].uuid, item.url, dict(item.options)) for item in offered]
+
+
+async def identified(
+    header: VolumeHeader, ring: KeyRing, buckets: Mapping[bytes, Bucket]
+) -> tuple[BucketSet, dict[Slot, str]]:
+    """The buckets (by uuid, as in volume.toml) that prove by their label who they are.
+
+    One that does not answer is used once it does and proves itself; one without a sound label is left
+    out, and why is returned.  Raises ForeignBucket for a bucket that proves to be another.
+    """
+    entries = {entry.uuid: entry for entry in header.buckets}
+    for uuid in buckets.keys() - entries.keys():
+        log.warning("bucket in volume.toml is not in the volume any more uuid=%s", uuid.hex())
+    given = {entries[uuid].slot: bucket for uuid, bucket in buckets.items() if uuid in entries}
+    everybody = BucketSet(header.buckets, given)
+    by_slot = {entry.slot: entry for entry in header.buckets}
+
+    def check(slot: Slot, data: bytes) -> None:
+        labels.require(labels.decode(data, ring), by_slot[slot], header.volume, everybody.name(slot))
+
+    async def read(slot: Slot, bucket: Bucket) -> None:
+        check(slot, await bucket.get(layout.LABEL))
+
+    answers = await everybody.each(read, slots=tuple(given))
+    left_out: dict[Slot, str] = {}
+    for slot, error in answers.errors.items():
+        if isinstance(error, ForeignBucket):
+            raise error
+        if isinstance(error, Temporary):
+            given[slot] = GuardedBucket(given[slot], partial(check, slot))
+        else:
+            left_out[slot] = str(error)
+            del given[slot]
+        log.warning("bucket not identified bucket=%s: %s", everybody.name(slot), error)
+    return BucketSet(header.buckets, given), left_out

@@ -1,0 +1,84 @@
+"""A file system over the real inode table and the real chunk cache, with a store in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from objfs.cache import CacheSettings, ChunkCache, GroupSync
+from objfs.fs import Capacity, FileSystem, FsSettings
+from objfs.meta import MetaDatabase, new_root
+from objfs.model import WriteGate
+from tests.cache.doubles import MemoryStore
+from tests.fs.memory import CHUNK, CountingBarrier, RealClock
+
+BOOT = b"one boot"
+
+
+class RealWorld:
+    """A volume in a temporary directory; ``restart`` is a new process over the same state."""
+
+    def __init__(self) -> None:
+        self.directory = tempfile.TemporaryDirectory(prefix="objfs-model-")
+        self.path = Path(self.directory.name) / "meta.db"
+        self.store = MemoryStore()
+        self.clock = RealClock()
+        root = new_root(0, 0, self.clock.now_ns())
+        MetaDatabase.make(self.path, uuid=bytes(16), chunk_size=CHUNK, root=root, boot_id=BOOT).close()
+        self.start()
+
+    def start(self) -> None:
+        self.gate = WriteGate()
+        self.table = MetaDatabase.open(self.path, boot_id=BOOT)
+        self.cache = ChunkCache(
+            Path(self.directory.name) / "cache",
+            CHUNK,
+            self.table,
+            GroupSync(self.table.sync_log, self.gate),
+            self.store,
+            CacheSettings(reserve_bytes=0),
+            self.gate,
+            self.clock,
+            boot=BOOT,
+        )
+        self.cache.recover()
+        self.fs = self.mount()
+
+    def mount(self) -> FileSystem:
+        room = Capacity(total=1 << 40, free=1 << 39, available=1 << 38, inodes_free=1 << 30)
+        settings = FsSettings(CHUNK)
+        barrier = CountingBarrier()
+        return FileSystem(self.table, self.cache, settings, self.gate, self.clock, barrier, lambda: room)
+
+    def restart(self) -> None:
+        self.cache.close()
+        self.table.close()
+        self.start()
+
+    def freeze(self) -> None:
+        """Every version that may be is frozen, as at a checkpoint."""
+        self.cache.cut()
+
+    async def flush(self) -> None:
+        """Everything dirty goes to the store."""
+        await self._with_tasks(self.cache.drain)
+
+    async def sync(self) -> None:
+        await self._with_tasks(self.cache.sync)
+
+    async def _with_tasks(self, work: Callable[[], Awaitable[None]]) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.cache.run)
+            await work()
+            nursery.cancel_scope.cancel()
+
+    def inodes(self) -> int:
+        return self.table.count()[0]
+
+    def close(self) -> None:
+        self.cache.close()
+        self.table.close()
+        self.directory.cleanup()
