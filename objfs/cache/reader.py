@@ -88,7 +88,7 @@ class Reader:
         if row.location is not None:
             end = min(end, row.location.size)
             return [Piece(start, end, run=self.run(row, start, end))] if start < end else []
-        end = end
+        end = min(end, row.base_size)
         if row.base is None or start >= end:
             return []
         base = self.row(row.base)

@@ -173,7 +173,7 @@ class Writeback:
         if entry.uploading or entry.retry_at > now or (entry.freed and not entry.cuts):
             return False
         base = entry.row.base if entry.row is not None else None
-        return base is None or base not in self._shelf.unplaced
+        return True
 
     def _next_time(self, now: float) -> float:
         """When to look again without being woken."""

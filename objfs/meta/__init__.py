@@ -1,7 +1,7 @@
 """The inode table: everything that is known about a volume, in one SQLite database.
 
-``MetaDatabase`` is the table, ``PageLog`` says which of its pages changed since the last checkpoint, ``Replica`` is
-its image as last published, ``PageSet`` the pages that go from one to the other.
+``MetaDatabase`` is the table, ``PageLog`` says which of its pages changed since the last checkpoint,
+``Replica`` is its image as last published, ``PageSet`` the pages that go from one to the other.
 """
 
 from objfs.meta.database import WAL_SOFT_LIMIT, settle

@@ -1,7 +1,7 @@
 """What must hold in every inode table, one invariant a function.
 
-Owns the list.  Each check is a query for what breaks its rule; a finding is one line for a person.  Promises to change
-nothing and to stop listing after ``LIMIT`` findings of a kind.
+Owns the list. Each check is a query for what breaks its rule; a finding is one line for a person.
+Promises to change nothing and to stop listing after ``LIMIT`` findings of a kind.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ LIMIT = 20
 Check = Callable[[sqlite3.Connection], list[str]]
 _DIRECTORY = "(mode & 61440) = 16384"
 """S_IFMT and S_IFDIR."""
+_NAMED = "WITH named AS (SELECT ino, count(*) AS n, max(parent) AS parent FROM entry GROUP BY ino)"
 
 
 def _found(connection: sqlite3.Connection, message: str, sql: str) -> list[str]:
@@ -57,8 +58,8 @@ def links(connection: sqlite3.Connection) -> list[str]:
     return _found(
         connection,
         "inode {0}: nlink {1}, but {2} names",
-        "SELECT ino, nlink, names FROM (SELECT i.ino, i.nlink, count(e.ino) AS names FROM inode i "
-        f"LEFT JOIN entry e ON e.ino = i.ino WHERE NOT {_DIRECTORY} GROUP BY i.ino) WHERE nlink <> names",
+        f"{_NAMED} SELECT i.ino, i.nlink, coalesce(n, 0) FROM inode i LEFT JOIN named ON named.ino = i.ino "
+        f"WHERE NOT {_DIRECTORY} AND i.nlink <> coalesce(n, 0)",
     )
 
 
@@ -68,7 +69,8 @@ def directory_links(connection: sqlite3.Connection) -> list[str]:
         connection,
         "directory {0}: nlink {1}, but {2} directories in it",
         "SELECT ino, nlink, children FROM (SELECT d.ino, d.nlink, "
-        "(SELECT count(*) FROM entry e JOIN inode i ON i.ino = e.ino WHERE e.parent = d.ino AND (i.mode & 61440) = 16384) "
+        "(SELECT count(*) FROM entry e JOIN inode i ON i.ino = e.ino "
+        "WHERE e.parent = d.ino AND (i.mode & 61440) = 16384) "
         f"AS children FROM inode d WHERE {_DIRECTORY} AND d.nlink > 0) WHERE nlink <> 2 + children",
     )
 
@@ -77,11 +79,10 @@ def parents(connection: sqlite3.Connection) -> list[str]:
     """A living directory but the root has exactly one name, in the directory that it says."""
     return _found(
         connection,
-        "directory {0}: says that it lies in {1}, has {2} names there and {3} in all",
-        "SELECT ino, parent, there, everywhere FROM (SELECT d.ino, d.parent, "
-        "coalesce(sum(e.parent = d.parent), 0) AS there, count(e.ino) AS everywhere FROM inode d "
-        f"LEFT JOIN entry e ON e.ino = d.ino WHERE {_DIRECTORY} AND nlink > 0 AND d.ino <> {ROOT} GROUP BY d.ino) "
-        "WHERE there <> 1 OR everywhere <> 1",
+        "directory {0}: says that it lies in {1}, has {2} names, one of them in {3}",
+        f"{_NAMED} SELECT d.ino, d.parent, coalesce(n, 0), named.parent FROM inode d "
+        f"LEFT JOIN named ON named.ino = d.ino WHERE {_DIRECTORY} AND nlink > 0 AND d.ino <> {ROOT} "
+        "AND (n IS NOT 1 OR named.parent IS NOT d.parent)",
     )
 
 
@@ -90,8 +91,8 @@ def loops(connection: sqlite3.Connection) -> list[str]:
     return _found(
         connection,
         "directory {0} is not below the root",
-        f"WITH RECURSIVE below(ino) AS (SELECT {ROOT} UNION SELECT e.ino FROM below b JOIN entry e ON e.parent = b.ino "
-        "JOIN inode i ON i.ino = e.ino WHERE (i.mode & 61440) = 16384) "
+        f"WITH RECURSIVE below(ino) AS (SELECT {ROOT} UNION SELECT e.ino FROM below b "
+        "JOIN entry e ON e.parent = b.ino JOIN inode i ON i.ino = e.ino WHERE (i.mode & 61440) = 16384) "
         f"SELECT ino FROM inode WHERE {_DIRECTORY} AND nlink > 0 AND ino NOT IN (SELECT ino FROM below)",
     )
 
@@ -127,7 +128,8 @@ def references(connection: sqlite3.Connection) -> list[str]:
         connection,
         "chunk {0}: refs {1}, but {2} rows name it",
         "WITH named AS (SELECT chunk FROM map UNION ALL SELECT chunk FROM map_old UNION ALL "
-        "SELECT base FROM chunk WHERE base IS NOT NULL), counted AS (SELECT chunk, count(*) AS n FROM named GROUP BY chunk) "
+        "SELECT base FROM chunk WHERE base IS NOT NULL), "
+        "counted AS (SELECT chunk, count(*) AS n FROM named GROUP BY chunk) "
         "SELECT c.chunk, c.refs, coalesce(n, 0) FROM chunk c LEFT JOIN counted ON counted.chunk = c.chunk "
         "WHERE c.refs <> coalesce(n, 0)",
     )
@@ -142,7 +144,8 @@ def mapped(connection: sqlite3.Connection) -> list[str]:
     ) + _found(
         connection,
         "chunk {1} of inode {0}: that is no regular file",
-        "SELECT m.ino, m.idx FROM map m LEFT JOIN inode i ON i.ino = m.ino WHERE coalesce(i.mode & 61440, 0) <> 32768",
+        "SELECT m.ino, m.idx FROM map m LEFT JOIN inode i ON i.ino = m.ino "
+        "WHERE coalesce(i.mode & 61440, 0) <> 32768",
     )
 
 
@@ -161,8 +164,9 @@ def stored(connection: sqlite3.Connection) -> list[str]:
     return _found(
         connection,
         "chunk {0}: state {1} does not fit its location (segment {2})",
-        "SELECT chunk, state, segment FROM chunk WHERE (state = 1) <> (segment IS NOT NULL) OR (state = 1 AND "
-        "(position IS NULL OR first_frame IS NULL OR size IS NULL OR identity IS NULL OR (frames IS NULL) = (length IS NULL)))",
+        "SELECT chunk, state, segment FROM chunk WHERE (state = 1) <> (segment IS NOT NULL) "
+        "OR (state = 1 AND (position IS NULL OR first_frame IS NULL OR size IS NULL OR identity IS NULL "
+        "OR (frames IS NULL) = (length IS NULL)))",
     ) + _found(
         connection,
         "chunk {0}: segment {1} is not there or condemned",
@@ -176,7 +180,8 @@ def dirty(connection: sqlite3.Connection) -> list[str]:
     return _found(
         connection,
         "chunk {0} has dirty ranges and is not dirty",
-        "SELECT DISTINCT d.chunk FROM local_dirty d LEFT JOIN chunk c ON c.chunk = d.chunk WHERE coalesce(c.state, 1) <> 0",
+        "SELECT DISTINCT d.chunk FROM local_dirty d LEFT JOIN chunk c ON c.chunk = d.chunk "
+        "WHERE coalesce(c.state, 1) <> 0",
     ) + _found(
         connection,
         "inode {0} has a durable size and does not exist",
@@ -196,7 +201,8 @@ def generations(connection: sqlite3.Connection) -> list[str]:
         found += _found(
             connection,
             f"{table.name}_old: a row lived from generation {{0}} to {{1}}",
-            f"SELECT born, died FROM {table.name}_old WHERE born >= died OR died > (SELECT generation FROM volume)",
+            f"SELECT born, died FROM {table.name}_old "
+            "WHERE born >= died OR died > (SELECT generation FROM volume)",
         )
     return found
 

@@ -1,8 +1,8 @@
 """The block map: which version of which chunk is at which place of a file.
 
-Owns ``map`` and the life of rows of ``chunk`` up to the moment they are placed.  Promises that a version exists
-as long as something names it (the triggers of ``schema`` count), and that chunks beyond the end of a
-truncate that still goes on are holes for every reader.  Knows no bytes.
+Owns ``map`` and the life of rows of ``chunk`` up to the moment they are placed. Promises that a version
+exists as long as something names it (the triggers of ``schema`` count), and that chunks beyond the end
+of a truncate that still goes on are holes for every reader. Knows no bytes.
 """
 
 from __future__ import annotations

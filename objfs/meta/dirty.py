@@ -1,8 +1,8 @@
 """What is dirty, and what a power cut would leave of it.
 
-Owns ``local_dirty`` and ``local_size``, and of ``inode`` the size and times that a write sets.  Promises that
-every range carries the boot in which it was written, and that the size to fall back to never lies before bytes
-that are known to be safe.  Decides nothing: ``cache`` judges ranges.
+Owns ``local_dirty`` and ``local_size``, and of ``inode`` the size and times that a write sets. Promises
+that every range carries the boot in which it was written, and that the size to fall back to never lies
+before bytes that are known to be safe. Decides nothing: ``cache`` judges ranges.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class Dirty:
             self._db.run("UPDATE chunk SET base_size = min(base_size, ?) WHERE chunk = ?", (length, chunk))
             self._db.run("DELETE FROM local_dirty WHERE chunk = ? AND offset >= ?", (chunk, length))
             self._db.run(
-                "UPDATE local_dirty SET length = ?1 - offset, checksum = NULL, data = substr(data, 1, ?1 - offset) "
-                "WHERE chunk = ?2 AND offset + length > ?1",
+                "UPDATE local_dirty SET length = ?1 - offset, checksum = NULL, "
+                "data = substr(data, 1, ?1 - offset) WHERE chunk = ?2 AND offset + length > ?1",
                 (length, chunk),
             )
 
@@ -182,6 +182,7 @@ class Dirty:
 
 
 def _without_suid(mode: int) -> int:
-    """What a write by somebody else leaves: no set-user-id, and no set-group-id where the group may execute."""
+    """What a write by somebody else leaves: no set-user-id, and no set-group-id where the group may
+    execute."""
     cleared = stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
     return mode & ~cleared

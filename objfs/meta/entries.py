@@ -1,8 +1,9 @@
 """Names: directory entries and the link counts that follow from them.
 
-Owns ``entry``, and of ``inode`` what a directory's entries imply: nlink, times, parent, next_cookie.  Promises
-that every method checks first and changes afterwards, so that a PosixError has changed nothing, and that an
-entry keeps its cookie while it keeps its name.  Knows no permissions: those are ``fs``'s and the kernel's.
+Owns ``entry``, and of ``inode`` what a directory's entries imply: nlink, times, parent, next_cookie.
+Promises that every method checks first and changes afterwards, so that a PosixError has changed
+nothing, and that an entry keeps its cookie while it keeps its name. Knows no permissions: those are
+``fs``'s and the kernel's.
 """
 
 from __future__ import annotations
@@ -41,15 +42,18 @@ _LOOKUP = (
     "WHERE e.parent = ? AND e.name = ?"
 )
 _READDIR = (
-    f"SELECT {ATTR_COLUMNS}, e.name, e.cookie FROM entry e INDEXED BY entry_cookie JOIN inode i ON i.ino = e.ino "
-    "LEFT JOIN atime a ON a.ino = i.ino WHERE e.parent = ? AND e.cookie > ? ORDER BY e.cookie LIMIT ?"
+    f"SELECT {ATTR_COLUMNS}, e.name, e.cookie FROM entry e INDEXED BY entry_cookie "
+    "JOIN inode i ON i.ino = e.ino LEFT JOIN atime a ON a.ino = i.ino WHERE e.parent = ? AND e.cookie > ? ORDER BY e.cookie LIMIT ?"
 )
 _DIRECTORY = "SELECT mode, nlink, next_cookie FROM inode WHERE ino = ?"
 _FIND = (
     "SELECT e.ino, e.cookie, i.mode, i.nlink FROM entry e JOIN inode i ON i.ino = e.ino "
     "WHERE e.parent = ? AND e.name = ?"
 )
-_ADD = "INSERT INTO entry (parent, name, ino, cookie, born) VALUES (?, ?, ?, ?, ?) ON CONFLICT (parent, name) DO NOTHING"
+_ADD = (
+    "INSERT INTO entry (parent, name, ino, cookie, born) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (parent, name) DO NOTHING"
+)
 _REMOVE = "DELETE FROM entry WHERE parent = ? AND name = ?"
 _ANY = "SELECT 1 FROM entry WHERE parent = ? LIMIT 1"
 _CHANGED = (

@@ -18,20 +18,24 @@ FIRST_COOKIE = 3
 """Offsets 1 and 2 are those of '.' and '..'."""
 
 ATTR_COLUMNS = (
-    "i.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, coalesce(a.s, i.btime_s), coalesce(a.ns, i.btime_ns), "
-    "i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target, i.parent"
+    "i.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, "
+    "coalesce(a.s, i.btime_s), coalesce(a.ns, i.btime_ns), i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target, i.parent"
 )
 _GET = f"SELECT {ATTR_COLUMNS} FROM inode i LEFT JOIN atime a ON a.ino = i.ino WHERE i.ino = ?"
 _INSERT = (
     "INSERT INTO inode (ino, born, mode, uid, gid, nlink, rdev, size, mtime_s, mtime_ns, ctime_s, ctime_ns, "
-    "btime_s, btime_ns, parent, next_cookie, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "btime_s, btime_ns, parent, next_cookie, target) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _SET = (
     "UPDATE inode SET mode = (mode & 61440) | (coalesce(?, mode) & 4095), uid = coalesce(?, uid), "
     "gid = coalesce(?, gid), mtime_s = coalesce(?, mtime_s), mtime_ns = coalesce(?, mtime_ns), "
     "ctime_s = coalesce(?, ctime_s), ctime_ns = coalesce(?, ctime_ns) WHERE ino = ?"
 )
-_SET_ATIME = "INSERT INTO atime (ino, s, ns) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET s = excluded.s, ns = excluded.ns"
+_SET_ATIME = (
+    "INSERT INTO atime (ino, s, ns) VALUES (?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET s = excluded.s, ns = excluded.ns"
+)
 _CTIME = "UPDATE inode SET ctime_s = ?, ctime_ns = ? WHERE ino = ?"
 _LINKS = "UPDATE inode SET nlink = ?, ctime_s = ?, ctime_ns = ? WHERE ino = ?"
 _ORPHANS = "SELECT DISTINCT ino FROM orphan ORDER BY ino LIMIT ?"
@@ -149,7 +153,8 @@ class Inodes:
             return self._db.one(_NEXT_WORK, (ino,)) is None
 
     def unmap(self, ino: Ino, keep_from: int, below: int, limit: int) -> bool:
-        """Removes up to ``limit`` chunks from ``keep_from`` on with numbers under ``below``; True when none is left."""
+        """Removes up to ``limit`` chunks from ``keep_from`` on with numbers under ``below``; True when
+        none is left."""
         removed = self._db.run(_UNMAP, (ino, keep_from, below, limit))
         return removed < limit or self._db.one(_ANY_MAPPED, (ino, keep_from, below)) is None
 

@@ -1,6 +1,7 @@
 """Page images outside the database: a bounded place to keep them, and a set of them.
 
-Owns ``Spool`` (some in memory, the rest in a file without a name) and ``PageSet``.  Knows nothing of SQLite.
+Owns ``Spool`` (some in memory, the rest in a file without a name) and ``PageSet``. Knows nothing of
+SQLite.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Spool:
         self._end = 0
 
     def put(self, image: bytes, slot: int | None = None) -> int:
-        """Keeps an image, in ``slot`` where one is given (over what it held); returns the slot.  Raises OSError."""
+        """Keeps an image, in ``slot`` where one is given (over what it held); returns the slot.  Raises
+        OSError."""
         where = slot if slot is not None else self._free.pop() if self._free else self._end
         self._end = max(self._end, where + 1)
         if where in self._memory or len(self._memory) < self._memory_pages:
@@ -87,7 +89,7 @@ class _Spooled(Mapping[int, bytes]):
 
 @dataclass(frozen=True, slots=True)
 class PageSet:
-    """Images of pages at one moment, in ascending order; numbers begin at 1, ``page_count`` is the whole table's.
+    """Images of pages at one moment, ascending; numbers begin at 1, ``page_count`` is the whole table's.
 
     The images may lie in a file without a name: they are read when asked for.
     """

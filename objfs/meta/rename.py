@@ -28,7 +28,8 @@ class Renames:
     def rename(
         self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, flag: RenameFlag, now_ns: int
     ) -> Renamed:
-        """Raises NotFound, Exists, NotDirectory, IsDirectory, NotEmpty, InvalidArgument, NameTooLong, TooManyLinks."""
+        """Raises NotFound, Exists, NotDirectory, IsDirectory, NotEmpty, InvalidArgument, NameTooLong,
+        TooManyLinks."""
         with self._db:
             source = self._entries.must_find(parent, name)
             check_name(new_name)

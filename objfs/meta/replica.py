@@ -1,14 +1,14 @@
 """The image of the inode table as last published.
 
-Owns the directory ``pages/``: ``image`` (page n at (n-1) * page size) and ``image.json``.  Promises that the digest is
-the sum of the keyed hashes of all pages modulo 2**256, kept incrementally, and that after a crash ``diff`` names
-at least every page in which the database differs from the image before or after the ``apply`` that the crash
-interrupted.  A page that nobody gave is a page of zeros (SQLite never writes some: its lock page, for one).
-Knows no buckets, no keys (``hasher`` does) and no open database.
+Owns the directory ``pages/``: ``image`` (page n at (n-1) * page size) and ``image.json``. Promises that
+the digest is the sum of the keyed hashes of all pages modulo 2**256, kept incrementally, and that after
+a crash ``diff`` names at least every page in which the database differs from the image before or after
+the ``apply`` that the crash interrupted. A page that nobody gave is a page of zeros (SQLite never
+writes some: its lock page, for one). Knows no buckets, no keys (``hasher`` does) and no open database.
 
-Order of ``apply``: the numbers of the pages go to ``image.json`` and to the disk; the pages are written and synced;
-``image.json`` says that it is done.  What is in between at a crash is suspect: ``diff`` names it, and the
-digest is computed anew.
+Order of ``apply``: the numbers of the pages go to ``image.json`` and to the disk; the pages are written
+and synced; ``image.json`` says that it is done. What is in between at a crash is suspect: ``diff``
+names it, and the digest is computed anew.
 """
 
 from __future__ import annotations

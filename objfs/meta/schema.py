@@ -5,9 +5,10 @@ which no code path may forget are kept by triggers: a row of a versioned table t
 present generation is copied to its ``_old`` twin before it changes, and a chunk version that nothing
 names any more is deleted.  Knows no queries.
 
-Generations.  ``volume.generation`` counts from 1; a snapshot notes the present one, G, and raises it.  A row
-carries the generation it was ``born`` in.  The first change of a row with ``born`` < generation copies it to the
-twin with ``died`` = generation; the row that stays is born now.  So the tree at generation G is
+Generations. ``volume.generation`` counts from 1; a snapshot notes the present one, G, and raises it. A
+row carries the generation it was ``born`` in. The first change of a row with ``born`` < generation
+copies it to the twin with ``died`` = generation; the row that stays is born now. So the tree at
+generation G is
 
     SELECT ... FROM inode     WHERE born <= G
     UNION ALL
@@ -234,7 +235,8 @@ def _table(table: Versioned) -> Iterator[str]:
     yield f"CREATE TABLE {table.name} ({', '.join(columns)}, PRIMARY KEY ({', '.join(keys)})){rowid}"
     columns.append("died INTEGER NOT NULL")
     yield (
-        f"CREATE TABLE {table.name}_old ({', '.join(columns)}, PRIMARY KEY ({', '.join(keys)}, born)) WITHOUT ROWID"
+        f"CREATE TABLE {table.name}_old ({', '.join(columns)}, "
+        f"PRIMARY KEY ({', '.join(keys)}, born)) WITHOUT ROWID"
     )
 
 

@@ -25,8 +25,8 @@ _GET = f"SELECT {_COLUMNS} FROM segment WHERE segment = ?"
 _UPDATE = "UPDATE segment SET placement = ?, missing = ?, generation = ? WHERE segment = ?"
 _IN_USE = "SELECT 1 FROM segment WHERE segment = ? AND state = 0"
 _STORE = (
-    "UPDATE chunk SET state = 1, base = NULL, base_size = 0, segment = ?, position = ?, first_frame = ?, size = ?, "
-    "frames = ?, length = ?, identity = ? WHERE chunk = ?"
+    "UPDATE chunk SET state = 1, base = NULL, base_size = 0, "
+    "segment = ?, position = ?, first_frame = ?, size = ?, frames = ?, length = ?, identity = ? WHERE chunk = ?"
 )
 _UNUSED = "NOT EXISTS (SELECT 1 FROM chunk c WHERE c.segment = segment.segment)"
 _WITHOUT_CHUNKS = (
@@ -48,16 +48,20 @@ class Segments:
     # --- placing -----------------------------------------------------------------------
 
     def place(self, segment: Segment | None, placed: Iterable[Placed]) -> SegmentNo | None:
-        """See the port.  Versions that were freed meanwhile are passed over.  Raises StoreError, and has changed
-        nothing, when a location names a segment that is gone or condemned."""
+        """See the port.  Versions that were freed meanwhile are passed over.
+
+        Raises StoreError, and has changed nothing, when a location names a segment that is gone or condemned.
+        """
         with self._db:
             number = None if segment is None else self._insert(self._db.new_segment(), segment)
             self._store(placed, number)
             return number
 
     def apply_patch(self, segments: Mapping[SegmentNo, Segment], placed: Sequence[Placed]) -> None:
-        """Brings in what a manifest says of the chunks frozen at its cut.  Raises Corrupt when a segment's number
-        belongs to another one here."""
+        """Brings in what a manifest says of the chunks frozen at its cut.
+
+        Raises Corrupt when a segment's number belongs to another one here.
+        """
         with self._db:
             for number, segment in segments.items():
                 known = self._db.one("SELECT uuid FROM segment WHERE segment = ?", (number,))

@@ -1,7 +1,8 @@
 """The inode table as the rest of objfs sees it: one object over one SQLite database.
 
-Owns nothing but the composition and the order of opening and closing.  ``MetaDatabase`` satisfies
-``model.InodeTable`` and ``model.ChunkTable``; what each method means stands there and in the class that does it.
+Owns nothing but the composition and the order of opening and closing. ``MetaDatabase`` satisfies
+``model.InodeTable`` and ``model.ChunkTable``; what each method means stands there and in the class that
+does it.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class MetaStatistics:
 
 
 class MetaDatabase:
-    """One open inode table; used by the thread that opened it, but for ``log``'s methods that say otherwise."""
+    """One open inode table; used by the thread that opened it, but for ``log``'s methods that say
+    otherwise."""
 
     def __init__(self, database: Database, boot_id: bytes) -> None:
         self._db = database

@@ -1,16 +1,18 @@
 """Which pages of the inode table changed since the last checkpoint, and the log that tells it.
 
-Owns the backfill of SQLite's write-ahead log and the record of the frames in it.  Promises that ``take(mark)``
-gives the last image of every page that was committed after the take before and up to the mark, whatever was
-backfilled or restarted meanwhile, and that the log stays bounded as long as ``backfill`` is called.
+Owns the backfill of SQLite's write-ahead log and the record of the frames in it. Promises that
+``take(mark)`` gives the last image of every page that was committed after the take before and up to the
+mark, whatever was backfilled or restarted meanwhile, and that the log stays bounded as long as
+``backfill`` is called.
 
-Why nothing is lost.  Only we checkpoint.  SQLite starts the log over (and then overwrites frames) only when all
-of it is backfilled.  Before each backfill a reader (the pin) notes the end of the log, which stops the backfill
-there; then the images up to there that were not taken are spooled; only then frames are moved.  So
-a frame that is not spooled is not backfilled, and the log does not start over.
+Why nothing is lost. Only we checkpoint. SQLite starts the log over (and then overwrites frames) only
+when all of it is backfilled. Before each backfill a reader (the pin) notes the end of the log, which
+stops the backfill there; then the images up to there that were not taken are spooled; only then frames
+are moved. So a frame that is not spooled is not backfilled, and the log does not start over.
 
-Threads.  ``mark``, ``pending`` and ``restart`` belong to the loop's thread and never wait.  ``take`` and ``backfill``
-are for worker threads and exclude each other (``_work``).  ``_state`` guards the runs and marks, for moments.
+Threads. ``mark``, ``pending`` and ``restart`` belong to the loop's thread and never wait. ``take`` and
+``backfill`` are for worker threads and exclude each other (``_work``). ``_state`` guards the runs and
+marks, for moments.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class Backfilled:
 
 @dataclass(slots=True)
 class _Run:
-    """One run of the log between two starts.  Frame f has position ``base`` + f in the history of all runs."""
+    """One run of the log between two starts.  Frame f has position ``base`` + f in the history of all
+    runs."""
 
     salt: int
     base: int
@@ -122,7 +125,7 @@ class PageLog:
             return self._run.base + self._observe().frames - self._taken
 
     def restart(self, limit: int = REST_FRAMES) -> bool:
-        """Moves the rest of the log when that is at most ``limit`` frames; the next write starts the log over.
+        """Moves the rest of the log when it is at most ``limit`` frames; the next write starts the log over.
 
         For a log that grows past its bound because there is always a write between a backfill and its end.
         Holds the loop for two syncs.  False when the rest is longer or a worker is busy.  Raises ObjfsError.
@@ -156,8 +159,8 @@ class PageLog:
     def take(self, mark: WalMark) -> PageSet:
         """The last image of each page changed since the take before, up to ``mark``.
 
-        A mark at or before the one taken last gives an empty set.  Raises ObjfsError for a mark that is not of
-        this log, Corrupt, OSError; what was not given can be taken again then.
+        A mark at or before the one taken last gives an empty set.  Raises ObjfsError for a mark of another
+        log, Corrupt, OSError; what was not given can be taken again then.
         """
         with self._work:
             base = self._bases.get(mark.salt)
@@ -207,7 +210,8 @@ class PageLog:
                     self._note(number, self._scanned)
 
     def _note(self, number: int, position: int) -> None:
-        """A page's image at ``position`` is the newest for the first mark that comes after.  Under both locks."""
+        """A page's image at ``position`` is the newest for the first mark that comes after.  Under both
+        locks."""
         changed = next((known.changed for known in self._marks if known.position >= position), self._since)
         before = changed.get(number)
         if before in self._slots:

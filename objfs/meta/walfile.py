@@ -1,11 +1,12 @@
 """The two files beside the database, as far as we read them: the log (-wal) and its index (-shm).
 
-Source: https://www.sqlite.org/fileformat2.html section 4 (the log) and https://www.sqlite.org/walformat.html
-section 2.1 (the index's header).  Owns both forms.  Only reads.
+Source: https://www.sqlite.org/fileformat2.html section 4 (the log) and
+https://www.sqlite.org/walformat.html section 2.1 (the index's header). Owns both forms. Only reads.
 
 The index's header says how many frames are committed, at no cost and without checking the log's chain
-of checksums.  Its descriptor is kept until SQLite has closed the database: closing any descriptor of a file drops
-the process's POSIX locks on it, and SQLite's locks are on the index.  The log has no locks on it.
+of checksums. Its descriptor is kept until SQLite has closed the database: closing any descriptor of a
+file drops the process's POSIX locks on it, and SQLite's locks are on the index. The log has no locks on
+it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ The steps, and what a crash after each leaves behind:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -38,12 +38,16 @@ from objfs.volume.ports import BlobStore, Cut, CutSource, PageLog, PageSet, Repl
 from objfs.volume.progress import Mark, Progress, write_delta_pages, write_progress
 from objfs.volume.published import Published, publish
 from objfs.volume.quorum import BucketSet
-from objfs.volume.shipping import Stack, delta_key, ship_pages, ship_patch
+from objfs.volume.shipping import PageSource, Stack, delta_key, ship_pages, ship_patch
 
 log = logging.getLogger(__name__)
 
 GATE_POLL_S = 1.0
 """How often a checkpoint that waits for placements looks whether the gate is still open."""
+
+LOG_MAX = 64 * 1024 * 1024
+"""Bytes of the inode table's log above which it is shortened without waiting for a checkpoint."""
+LOG_POLL_S = 1.0
 
 Condemner = Callable[[int, int], tuple[Condemned, ...]]
 """(sequence, wall time) -> what the manifest of that cut condemns; called at the cut."""
@@ -98,12 +102,55 @@ class CheckpointStatistics:
     last_error: str | None
 
 
+class _Newest(Mapping[int, bytes]):
+    """The newest image of each changed page that the table still has, out of the sets that hold them."""
+
+    def __init__(self, sources: Mapping[int, Mapping[int, bytes]], page_count: int) -> None:
+        self._sources = {number: source for number, source in sources.items() if number <= page_count}
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._sources[number][number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def newer(self, sources: Mapping[int, Mapping[int, bytes]]) -> dict[int, Mapping[int, bytes]]:
+        """Those of ``sources`` that came after this view was made."""
+        return {
+            number: source for number, source in sources.items() if self._sources.get(number) is not source
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Overlay:
+    """Changed pages over the replica."""
+
+    page_size: int
+    page_count: int
+    pages: _Newest
+
+    def source(self, replica: Replica) -> PageSource:
+        zeros = bytes(self.page_size)
+
+        def image(number: int) -> bytes:
+            found = self.pages.get(number)
+            if found is not None:
+                return found
+            # SQLite never writes some pages of a table that has grown.
+            return replica.page(number) if number <= replica.page_count else zeros
+
+        return image
+
+
 @dataclass(frozen=True, slots=True)
 class _Attempt:
     """A checkpoint ready to be put, and put again, byte for byte."""
 
     number: int
-    pages: PageSet
+    pages: _Overlay
     moment: Moment
     data: bytes
 
@@ -118,14 +165,16 @@ class Checkpointer:
         *,
         start: Moment | None,
         interval_s: float,
-        carried: Mapping[int, bytes] | None = None,
+        carried: PageSet | None = None,
         condemn: Condemner | None = None,
         note: Callable[[Manifest], None] | None = None,
     ) -> None:
         self._parts = parts
         self._moment = start
         self._interval_s = interval_s
-        self._carried: dict[int, bytes] = dict(carried or {})
+        self._carried: dict[int, Mapping[int, bytes]] = {}
+        """Page -> the set that holds its newest image: images themselves are read when they are needed."""
+        self._carry(carried)
         self._condemn: Condemner = condemn or (lambda _sequence, _wall_ns: ())
         self._note = note or (lambda _manifest: None)
         self._attempt: _Attempt | None = None
@@ -140,7 +189,22 @@ class Checkpointer:
     # --- asking for one --------------------------------------------------------------------
 
     async def run(self) -> None:
-        """A checkpoint every interval while something changes, until the lease is lost."""
+        """A checkpoint every interval while something changes, until the lease is lost.
+
+        Also keeps the log of the inode table short while checkpoints cannot be made.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_trimmed)
+            await self._run_checkpoints()
+            nursery.cancel_scope.cancel()
+
+    async def _keep_trimmed(self) -> None:
+        while True:
+            await trio.sleep(LOG_POLL_S)
+            if self._parts.pages.size > LOG_MAX:
+                await self._trim()
+
+    async def _run_checkpoints(self) -> None:
         while self._parts.gate.open:
             await trio.sleep(self._interval_s)
             try:
@@ -218,8 +282,8 @@ class Checkpointer:
         number, cut, mark = self._cuts, parts.cache.cut(), parts.pages.mark()
         condemned = self._condemn(self._sequence + 1, wall_ns)
         taken = await trio.to_thread.run_sync(parts.pages.take, mark)
-        self._carried.update(taken.pages)
-        await trio.to_thread.run_sync(parts.pages.backfill)
+        self._carry(taken)
+        await self._trim()
         patch = await self._placed(cut)
         await parts.sync()
         return await self._build(number, taken, patch, condemned, wall_ns)
@@ -228,6 +292,16 @@ class Checkpointer:
         """The present, and never before the manifest that is there already."""
         before = self._moment.manifest.wall_ns if self._moment is not None else 0
         return max(before, self._parts.clock.now_ns())
+
+    def _carry(self, pages: PageSet | None) -> None:
+        if pages is not None:
+            self._carried |= dict.fromkeys(pages.pages, pages.pages)
+
+    async def _trim(self) -> None:
+        """Keeps the log short: what it holds goes into the database file (untaken pages are spooled)."""
+        await trio.to_thread.run_sync(self._parts.pages.backfill)
+        if self._parts.pages.size > LOG_MAX:
+            self._parts.pages.restart()
 
     async def _placed(self, cut: Cut) -> Patch:
         """The cut's placements; gives up when the gate closes, since nothing is placed then."""
@@ -241,7 +315,7 @@ class Checkpointer:
         self, number: int, taken: PageSet, patch: Patch, condemned: tuple[Condemned, ...], wall_ns: int
     ) -> _Attempt:
         parts, before = self._parts, self._moment
-        pages = _Overlay(taken.page_size, taken.page_count, dict(self._carried))
+        pages = _Overlay(taken.page_size, taken.page_count, _Newest(self._carried, taken.page_count))
         stack = await ship_pages(
             parts.store,
             before.stack if before is not None else Stack(),
@@ -280,9 +354,7 @@ class Checkpointer:
         await parts.lease.check(needed=parts.buckets.publish_quorum)
         await publish(parts.buckets, parts.ring, parts.lease, moment.manifest, attempt.data)
         await trio.to_thread.run_sync(self._settle_files, attempt)
-        for page, image in attempt.pages.pages.items():
-            if self._carried.get(page) is image:
-                del self._carried[page]
+        self._carried = attempt.pages.pages.newer(self._carried)
         self._moment, self._attempt, self._settled = moment, None, attempt.number
         self._note(moment.manifest)
 
@@ -327,21 +399,3 @@ class Checkpointer:
             last_duration_s=self._duration_s,
             last_error=self._last_error,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Overlay:
-    """Changed pages over the replica."""
-
-    page_size: int
-    page_count: int
-    pages: Mapping[int, bytes]
-
-    def source(self, replica: Replica) -> Callable[[int], bytes]:
-        pages = self.pages
-
-        def image(number: int) -> bytes:
-            found = pages.get(number)
-            return found if found is not None else replica.page(number)
-
-        return image

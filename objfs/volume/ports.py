@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from objfs.cache.settings import CacheStatistics
 from objfs.model import Location, Placed, Segment, SegmentKind, SegmentNo, Slot, WalMark
 
 
@@ -41,7 +40,16 @@ class PageLog(Protocol):
         ...
 
     def backfill(self) -> object:
-        """Moves what was taken into the database file and shortens the log.  Bounded."""
+        """Moves committed pages into the database file.  Blocking, bounded."""
+        ...
+
+    def restart(self) -> bool:
+        """Moves a short rest, so that the log starts over.  On the event loop's thread."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Of the log's file, in bytes."""
         ...
 
 
@@ -70,11 +78,18 @@ class Cut(Protocol):
     async def placed(self) -> CutResult: ...
 
 
+class Dirtiness(Protocol):
+    """What the cache says of itself, as far as it matters here."""
+
+    @property
+    def dirty_chunks(self) -> int: ...
+
+
 class CutSource(Protocol):
     """The cache, as far as a checkpoint uses it."""
 
     def cut(self) -> Cut: ...
-    def statistics(self) -> CacheStatistics: ...
+    def statistics(self) -> Dirtiness: ...
 
 
 class Replica(Protocol):
@@ -84,7 +99,10 @@ class Replica(Protocol):
     def page_count(self) -> int: ...
     @property
     def digest(self) -> int: ...
-    def page(self, number: int) -> bytes: ...
+    def page(self, number: int) -> bytes:
+        """An image; raises beyond the last page."""
+        ...
+
     def apply(self, pages: PageSet) -> None: ...
     def digest_with(self, pages: PageSet) -> int:
         """The digest that ``apply`` of these pages would give."""
@@ -92,9 +110,9 @@ class Replica(Protocol):
 
 
 class SegmentTable(Protocol):
-    """The rows of segments (``meta.segments.Segments``)."""
+    """The rows of segments."""
 
-    def without_chunks(self, limit: int) -> Sequence[tuple[SegmentNo, Segment]]:
+    def segments_without_chunks(self, limit: int) -> Sequence[tuple[SegmentNo, Segment]]:
         """Placed segments to which no chunk version refers."""
         ...
 
@@ -104,6 +122,6 @@ class SegmentTable(Protocol):
 
     def condemned(self) -> Sequence[tuple[SegmentNo, Segment, int]]: ...
 
-    def drop(self, numbers: Sequence[SegmentNo]) -> Sequence[Segment]:
+    def drop_segments(self, numbers: Sequence[SegmentNo]) -> Sequence[Segment]:
         """Removes rows without chunks, and returns what they said."""
         ...

@@ -104,7 +104,7 @@ class Reaper:
     def search(self) -> int:
         """Condemns segments without chunks, a bounded number; returns how many.  On the loop."""
         room = CONDEMNED_MAX - len(self._rows)
-        found = dict(self._table.without_chunks(min(room, SEARCH_BATCH)))
+        found = dict(self._table.segments_without_chunks(min(room, SEARCH_BATCH)))
         newest = max(self._known | self._noted, default=0)
         for number in self._table.condemn(list(found), newest + 1):
             self._rows[found[number].uuid] = number
@@ -187,7 +187,7 @@ class Reaper:
         if not ripe:
             return 0
         await self._lease.check()
-        gone = self._table.drop([self._rows[uuid] for uuid in sorted(ripe)])
+        gone = self._table.drop_segments([self._rows[uuid] for uuid in sorted(ripe)])
         for uuid in ripe:
             del self._rows[uuid], self._condemned[uuid]
         await self._delete_segments(gone)

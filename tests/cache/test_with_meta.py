@@ -44,7 +44,7 @@ class MetaRig(Rig):
         return self.start()
 
 
-@given(st.lists(STEP, max_size=25))
+@given(st.lists(STEP, min_size=6, max_size=40))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_same_with_the_real_inode_table(steps: list[tuple[object, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -62,16 +62,23 @@ class ToyTable:
     def backfill(self) -> None:
         pass
 
+    def restart(self) -> bool:
+        return True
+
+    @property
+    def size(self) -> int:
+        return 0
+
 
 class ToyReplica:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
         self.pages: dict[int, bytes] = {}
-        self.applied = 0
+        self._count = 0
 
     @property
     def page_count(self) -> int:
-        return max(self.pages, default=0)
+        return self._count
 
     @property
     def digest(self) -> int:
@@ -84,8 +91,8 @@ class ToyReplica:
         return self.pages[number]
 
     def apply(self, pages: PageSet) -> None:
-        self.applied += 1
         self.pages.update(pages.pages)
+        self._count = pages.page_count
 
     def digest_with(self, pages: PageSet) -> int:
         return self._sum(self.pages | dict(pages.pages))
@@ -144,7 +151,7 @@ class ToySegments:
         self.used: set[SegmentNo] = set()
         self.gone: dict[SegmentNo, int] = {}
 
-    def without_chunks(self, limit: int) -> list[tuple[SegmentNo, Segment]]:
+    def segments_without_chunks(self, limit: int) -> list[tuple[SegmentNo, Segment]]:
         free = self.rows.keys() - self.used - self.gone.keys()
         return [(number, self.rows[number]) for number in sorted(free)][:limit]
 
@@ -156,7 +163,7 @@ class ToySegments:
     def condemned(self) -> list[tuple[SegmentNo, Segment, int]]:
         return [(number, self.rows[number], sequence) for number, sequence in self.gone.items()]
 
-    def drop(self, numbers: Sequence[SegmentNo]) -> list[Segment]:
+    def drop_segments(self, numbers: Sequence[SegmentNo]) -> list[Segment]:
         for number in numbers:
             self.gone.pop(number, None)
         return [self.rows.pop(number) for number in numbers if number not in self.used]
