@@ -40,7 +40,7 @@ from read_object import (
 
 Placed = dict[int, tuple[Segment, Location]]
 CHUNKS = """
-    SELECT idx, chunk, position, first_frame, frames, c.length, identity,
+    SELECT map.idx, chunk, position, first_frame, frames, c.length, identity,
            uuid, kind, key_id, k, m, s.length, cuts
     FROM map JOIN chunk c USING (chunk) LEFT JOIN segment s USING (segment)
     WHERE map.ino = ? AND NOT EXISTS (SELECT 1 FROM orphan o WHERE o.ino = map.ino
@@ -129,14 +129,8 @@ class Volume(Objects):
         raise ValueError("the buckets hold no manifest")
 
     def blob(self, ref: dict[str, Any]) -> bytes:
-        segment = Segment(
-            bytes.fromhex(ref["uuid"]),
-            ref["kind"],
-            ref["key"],
-            *ref["code"],
-            ref["length"],
-            tuple(ref["cuts"]),
-        )
+        uuid, (k, m) = bytes.fromhex(ref["uuid"]), ref["code"]
+        segment = Segment(uuid, ref["kind"], ref["key"], k, m, ref["length"], tuple(ref["cuts"]))
         identity = bytes.fromhex(ref["identity"])
         return self.chunk(segment, Location(ref["position"], ref["first_frame"], ref["frames"], identity))
 
@@ -147,7 +141,7 @@ class Volume(Objects):
             data = self.blob(ref)
             for at in range(9, len(data), 4 + size):
                 pages[int.from_bytes(data[at : at + 4], "big")] = data[at + 4 : at + 4 + size]
-        image = [pages[number] for number in range(1, manifest["page_count"] + 1)]
+        image = [pages.get(number, bytes(size)) for number in range(1, manifest["page_count"] + 1)]
         key = hkdf(self.ring[key_id], self.uuid, b"objfs pages")
         for number, page in enumerate(image, 1):
             total += int.from_bytes(blake3(struct.pack(">I", number) + page, key=key).digest(), "big")
@@ -173,7 +167,7 @@ def copy_out(
             if chunk in placed:
                 plain = volume.chunk(*placed[chunk])
             else:
-                lengths = struct.unpack(f">{len(frames) // 4}I", frames) if frames else (length,)
+                lengths = struct.unpack(f">{len(frames) // 4}I", frames) if frames is not None else (length,)
                 segment = Segment._make([*where, struct.unpack(f">{len(cuts) // 8}Q", cuts)])
                 plain = volume.chunk(segment, Location(position, first, lengths, identity))
             file.seek(index * volume.chunk_size)

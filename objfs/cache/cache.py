@@ -104,7 +104,9 @@ class ChunkCache:
     def write(self, chunk: Chunk, offset: int, data: bytes) -> DirtyRange:
         """Puts ``data`` at ``offset`` of a writable version; the range is for ``record_write``.
 
-        The bytes are in the page cache on return.  Raises NoSpace (the host's disk is full),
+        The bytes are in the page cache on return.  A version that is begun over another must name it as
+        base even where the write covers all of it: until the new bytes are on the disk, a power cut
+        falls back to the old ones (I1).  Raises NoSpace (the host's disk is full),
         ObjfsError (not writable, beyond the chunk, local disk failure).
         """
         end = offset + len(data)

@@ -1,8 +1,9 @@
 """Upload: dirty versions become segments.
 
-Owns what is frozen when, batches, retries and cuts.  Promises: a version is uploaded only after
-its base is stored; a failed upload loses nothing and is tried again with growing delay; a version that
-a cut needs is uploaded also when its row is gone; others freed are not.  Reads and writes never wait.
+Owns what is frozen when, batches, retries and cuts.  Promises: a version is uploaded only after the
+base that it needs is stored; a failed upload loses nothing and is tried again with growing delay; a
+version that a cut needs is uploaded also when its row is gone; others freed are not.  Reads and writes
+never wait.
 """
 
 from __future__ import annotations
@@ -172,8 +173,10 @@ class Writeback:
     def _ready(self, entry: Entry, now: float) -> bool:
         if entry.uploading or entry.retry_at > now or (entry.freed and not entry.cuts):
             return False
-        base = entry.row.base if entry.row is not None else None
-        return True
+        row = entry.row
+        if row is None or row.base is None or row.base not in self._shelf.unplaced:
+            return True
+        return entry.present.covers(0, row.base_size)  # it needs nothing of what lies below
 
     def _next_time(self, now: float) -> float:
         """When to look again without being woken."""

@@ -43,7 +43,8 @@ _LOOKUP = (
 )
 _READDIR = (
     f"SELECT {ATTR_COLUMNS}, e.name, e.cookie FROM entry e INDEXED BY entry_cookie "
-    "JOIN inode i ON i.ino = e.ino LEFT JOIN atime a ON a.ino = i.ino WHERE e.parent = ? AND e.cookie > ? ORDER BY e.cookie LIMIT ?"
+    "JOIN inode i ON i.ino = e.ino "
+    "LEFT JOIN atime a ON a.ino = i.ino WHERE e.parent = ? AND e.cookie > ? ORDER BY e.cookie LIMIT ?"
 )
 _DIRECTORY = "SELECT mode, nlink, next_cookie FROM inode WHERE ino = ?"
 _FIND = (

@@ -19,7 +19,8 @@ FIRST_COOKIE = 3
 
 ATTR_COLUMNS = (
     "i.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, "
-    "coalesce(a.s, i.btime_s), coalesce(a.ns, i.btime_ns), i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target, i.parent"
+    "coalesce(a.s, i.btime_s), coalesce(a.ns, i.btime_ns), "
+    "i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target, i.parent"
 )
 _GET = f"SELECT {ATTR_COLUMNS} FROM inode i LEFT JOIN atime a ON a.ino = i.ino WHERE i.ino = ?"
 _INSERT = (

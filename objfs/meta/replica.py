@@ -63,7 +63,10 @@ class Replica:
         self._digest = self.compute_digest() if self._state.digest is None else self._state.digest
 
     def close(self) -> None:
-        os.close(self._image)
+        """Doing it twice is harmless."""
+        if self._image >= 0:
+            os.close(self._image)
+            self._image = -1
 
     def __enter__(self) -> Replica:
         return self

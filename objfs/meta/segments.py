@@ -26,7 +26,8 @@ _UPDATE = "UPDATE segment SET placement = ?, missing = ?, generation = ? WHERE s
 _IN_USE = "SELECT 1 FROM segment WHERE segment = ? AND state = 0"
 _STORE = (
     "UPDATE chunk SET state = 1, base = NULL, base_size = 0, "
-    "segment = ?, position = ?, first_frame = ?, size = ?, frames = ?, length = ?, identity = ? WHERE chunk = ?"
+    "segment = ?, position = ?, first_frame = ?, size = ?, "
+    "frames = ?, length = ?, identity = ? WHERE chunk = ?"
 )
 _UNUSED = "NOT EXISTS (SELECT 1 FROM chunk c WHERE c.segment = segment.segment)"
 _WITHOUT_CHUNKS = (

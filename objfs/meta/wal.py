@@ -122,7 +122,8 @@ class PageLog:
     def pending(self) -> int:
         """Committed page changes that were not taken yet (a page that changed twice counts twice)."""
         with self._state:
-            return self._run.base + self._observe().frames - self._taken
+            frames = self._observe().frames  # may begin a run
+            return self._run.base + frames - self._taken
 
     def restart(self, limit: int = REST_FRAMES) -> bool:
         """Moves the rest of the log when it is at most ``limit`` frames; the next write starts the log over.

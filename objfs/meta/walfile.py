@@ -46,11 +46,12 @@ class LogFiles:
         self._frame = struct.Struct(f">I4x8s8x{page_size}x")
         self._log = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         self._index = os.open(f"{database}-shm", os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptors = [self._log, self._index]
 
     def close(self) -> None:
-        """Only after SQLite has closed the database."""
-        os.close(self._index)
-        os.close(self._log)
+        """Only after SQLite has closed the database; doing it twice is harmless."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def state(self) -> LogState:
         """From any thread: two equal copies of the header make it whole."""

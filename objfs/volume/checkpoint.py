@@ -117,12 +117,6 @@ class _Newest(Mapping[int, bytes]):
     def __len__(self) -> int:
         return len(self._sources)
 
-    def newer(self, sources: Mapping[int, Mapping[int, bytes]]) -> dict[int, Mapping[int, bytes]]:
-        """Those of ``sources`` that came after this view was made."""
-        return {
-            number: source for number, source in sources.items() if self._sources.get(number) is not source
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class _Overlay:
@@ -354,7 +348,8 @@ class Checkpointer:
         await parts.lease.check(needed=parts.buckets.publish_quorum)
         await publish(parts.buckets, parts.ring, parts.lease, moment.manifest, attempt.data)
         await trio.to_thread.run_sync(self._settle_files, attempt)
-        self._carried = attempt.pages.pages.newer(self._carried)
+        # Whatever was carried is in this attempt: the next cut is made only after it.
+        self._carried = {}
         self._moment, self._attempt, self._settled = moment, None, attempt.number
         self._note(moment.manifest)
 

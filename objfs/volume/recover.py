@@ -10,15 +10,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
 from objfs.errors import Corrupt
+from objfs.meta import replica as meta_replica
+from objfs.meta.table import MetaDatabase
 from objfs.store import layout
 from objfs.volume.blobs import BlobRef
 from objfs.volume.manifest import Manifest
 from objfs.volume.ports import BlobStore, Replica
-from objfs.volume.shipping import Stack, base_page_count, read_pages
+from objfs.volume.shipping import Stack, base_page_count, read_pages, read_patch
 
 log = logging.getLogger(__name__)
 
@@ -80,3 +83,30 @@ def verify(replica: Replica, manifest: Manifest) -> None:
             f"{layout.manifest_name(manifest.sequence)}: its pages do not give its digest; run fsck, or "
             "recover the moment before it with --force"
         )
+
+
+async def rebuild_table(
+    store: BlobStore, manifest: Manifest, replica: meta_replica.Replica, path: Path, boot: bytes
+) -> MetaDatabase:
+    """An open inode table from a replica that stands for ``manifest``: pages, then the patch, then the audit.
+
+    Raises Corrupt when the table breaks one of its own rules.
+    """
+    patch = await read_patch(store, manifest)
+    await trio.to_thread.run_sync(replica.restore, path)
+    table = MetaDatabase.open(path, boot_id=boot)
+    try:
+        with table.transaction():
+            table.clear_local()
+            table.apply_patch(patch.segments, patch.placed)
+        findings = table.check()
+        if findings:
+            raise Corrupt(
+                f"{layout.manifest_name(manifest.sequence)}: the recovered table is damaged: {findings[0]} "
+                f"({len(findings)} findings); recover the moment before it with --force"
+            )
+    except BaseException:
+        table.close()
+        raise
+    log.info("table recovered sequence=%d placed=%d", manifest.sequence, len(patch.placed))
+    return table

@@ -75,9 +75,8 @@ class Rig:
         if row is None:
             row = self.table.begin_chunk(ino, index, None, 0)
         elif not self.cache.writable(row):
-            shown = self.cache.visible_length(row)
-            whole = offset == 0 and len(data) >= shown
-            row = self.table.begin_chunk(ino, index, None if whole else row.chunk, 0 if whole else shown)
+            # With a base even where all of it is covered: a power cut may take the new bytes.
+            row = self.table.begin_chunk(ino, index, row.chunk, self.cache.visible_length(row))
         written = self.cache.write(row, offset, data)
         self.table.record_write(ino, index * self.chunk_size + offset + len(data), 0, [written])
         return written

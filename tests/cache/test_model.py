@@ -133,6 +133,11 @@ class History:
             self.check_cut(expected, await expected.cut.placed())
         for index, content in self.model.items():
             assert await self.rig.read(index, 0, CHUNK) == content
+        await self.do_cut_off(0)
+        await trio.sleep(100)
+        now = self.rig.cache.statistics()
+        assert (now.entries, now.cached_bytes, now.dirty_bytes, now.inline_bytes) == (0, 0, 0, 0)
+        assert self.rig.disk_bytes() == 0
 
     def check_cut(self, expected: Expected, result: CutResult) -> None:
         stored = {}

@@ -137,6 +137,21 @@ async def test_a_cut_is_uploaded_though_its_rows_are_deleted(
     assert all(one.location.segment in result.segments for one in result.placed)
 
 
+async def test_a_cut_reads_through_a_stored_base_that_is_deleted(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "one")
+    async with rig.running() as cache:
+        await rig.write(0, 0, b"base" * 1000)
+        await cache.drain()
+    rig.directory = tmp_path / "two"
+    rig.start()
+    rig.write_now(0, 8, b"over")
+    cut = rig.cache.cut()
+    rig.cut_off(0)
+    async with rig.running():
+        assert len((await cut.placed()).placed) == 1
+    assert plain(rig)[-1] == b"basebaseover" + b"base" * 997
+
+
 async def test_versions_freed_before_a_cut_are_not_uploaded(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def make_database(path: Path, maker: Maker) -> patch.Patch:
     segment, placed = maker.put_segment(
         SegmentKind.DATA, [(10 + index, data) for index, data in stored.items()]
     )
-    late, (at,) = maker.put_segment(SegmentKind.DATA, [(20, PATCHED)])
+    late, (moved,) = maker.put_segment(SegmentKind.DATA, [(20, PATCHED)])
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA page_size = 4096")
     db.execute("PRAGMA journal_mode = WAL")
@@ -117,17 +118,17 @@ def make_database(path: Path, maker: Maker) -> patch.Patch:
         "INSERT INTO segment VALUES (7, ?, 1, 3, ?, ?, ?, ?, ?, NULL, 0, 0, NULL)",
         (segment.uuid, segment.code.k, segment.code.m, segment.length, cuts, bytes(segment.placement)),
     )
-    for index, where in zip(stored, placed, strict=True):
+    for index, at in zip(stored, placed, strict=True):
         db.execute(
             "INSERT INTO chunk VALUES (?, 2, ?, 1, NULL, 0, 0, 7, ?, ?, ?, NULL, ?, ?)",
             (
                 10 + index,
                 index,
-                where.position,
-                where.first_frame,
-                where.size,
-                where.frames[0],
-                where.identity,
+                at.position,
+                at.first_frame,
+                at.size,
+                at.frames[0],
+                at.identity,
             ),
         )
         db.execute("INSERT INTO map VALUES (2, ?, ?, 1)", (index, 10 + index))
@@ -135,8 +136,8 @@ def make_database(path: Path, maker: Maker) -> patch.Patch:
     db.execute("INSERT INTO map VALUES (4, 0, 20, 1)")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
-    moved = Location(SegmentNo(8), at.position, at.first_frame, at.frames, at.size, at.identity)
-    return patch.Patch({SegmentNo(8): late}, [Placed(ChunkId(20), moved)])
+    named = replace(moved, segment=SegmentNo(8))
+    return patch.Patch({SegmentNo(8): late}, [Placed(ChunkId(20), named)])
 
 
 @pytest.fixture(scope="module")

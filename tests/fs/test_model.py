@@ -15,7 +15,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from objfs.errors import NotFound, PosixError
 from objfs.fs import Caller, FileSystem
@@ -35,6 +35,8 @@ LENGTHS = st.one_of(st.integers(0, 64), st.sampled_from([CHUNK - 1, CHUNK, CHUNK
 MODES = st.sampled_from([0o644, 0o755, 0o2775, 0o6755, 0o600])
 IDS = st.sampled_from([None, 0, 1000])
 XATTRS = st.sampled_from([b"user.a", b"user.b", b"trusted.c"])
+
+ROOT_USER = Caller(0, 0)
 
 T = TypeVar("T")
 
@@ -81,6 +83,12 @@ class Tree(RuleBasedStateMachine):
     @property
     def fs(self) -> FileSystem:
         return self.world.fs
+
+    @initialize(length=LENGTHS)
+    def begin(self, length: int) -> None:
+        """Most of what can go wrong needs a file with something in it."""
+        self.create(0, b"a", 0o644, 0, True)
+        self.write(0, 0, length)
 
     # --- choosing ----------------------------------------------------------------------
 
@@ -211,6 +219,19 @@ class Tree(RuleBasedStateMachine):
         assert wait(self.fs.read(file.fh, offset, length)) == self.model.read(file.node, offset, length)
 
     @precondition(lambda self: self.opened)
+    @rule(which=PLACES, offset=OFFSETS, length=LENGTHS, again=OFFSETS)
+    def write_over_frozen(self, which: int, offset: int, length: int, again: int) -> None:
+        self.write(which, offset, length)
+        self.freeze()
+        self.write(which, again, length)
+
+    @precondition(lambda self: self.opened)
+    @rule(which=PLACES, size=OFFSETS, more=OFFSETS)
+    def cut_and_grow(self, which: int, size: int, more: int) -> None:
+        self.truncate(which, size)
+        self.truncate(which, size + more)
+
+    @precondition(lambda self: self.opened)
     @rule(which=PLACES, size=OFFSETS)
     def truncate(self, which: int, size: int) -> None:
         file = self.opened[which % len(self.opened)]
@@ -288,11 +309,14 @@ class Tree(RuleBasedStateMachine):
 
     @rule()
     def remount(self) -> None:
-        """The handles are gone, and with them the files that only they kept."""
-        self.opened.clear()
+        """The handles are gone, and with them the files that only they kept; the others are opened again."""
+        kept = [file.node for file in self.opened if file.node.nlink]
         self.world.restart()
         wait(self.fs.recover())
         wait(self.fs.aclose())
+        self.opened = [
+            Open(node, wait(self.fs.open(self.inos[node], os.O_RDWR, ROOT_USER)).fh) for node in kept
+        ]
 
     # --- comparing ---------------------------------------------------------------------
 
@@ -313,6 +337,8 @@ class Tree(RuleBasedStateMachine):
             self.compare()
             self.remount()
             self.compare()
+            self.opened.clear()
+            wait(self.fs.aclose())
             assert self.world.inodes() == len(all_nodes(self.model))
         finally:
             self.world.close()

@@ -1,0 +1,334 @@
+"""Opening a volume: the protocol between the state directory and the buckets at mount time.
+
+Owns the order of the steps and the verdict about local state.  Promises that a table is handed out only when it
+is that of the newest published moment or descends from it; that local state which another machine's
+publishing overtook is set aside, never mixed in and never deleted while it may hold data; and that a writing
+mount has the lease, with everything older fenced off.
+
+The steps: header, labels, lease, newest manifest (settled by a fence unless the holder before left
+cleanly), verdict, table.  The caller holds ``home.lock()``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import trio
+
+from objfs.backends.base import Bucket
+from objfs.cache.recovery import boot_id
+from objfs.codec.identity import page_hash
+from objfs.codec.keys import KeyRing
+from objfs.errors import ForeignBucket, Unclean
+from objfs.meta.pages import PageSet
+from objfs.meta.replica import Replica
+from objfs.meta.table import MetaDatabase
+from objfs.model import Clock, Slot, WriteGate
+from objfs.store.store import SegmentStore
+from objfs.volume.attach import identified, read_volume
+from objfs.volume.checkpoint import Moment
+from objfs.volume.header import Secret, VolumeHeader
+from objfs.volume.lease import Claim, Holder, Lease, acquire
+from objfs.volume.local import VolumeHome
+from objfs.volume.progress import (
+    Progress,
+    read_delta_pages,
+    read_known_lease,
+    read_progress,
+    write_known_lease,
+    write_progress,
+)
+from objfs.volume.published import Published, adopt, fence, read_newest
+from objfs.volume.quorum import BucketSet
+from objfs.volume.recover import catch_up, rebuild_table, replay
+from objfs.volume.shipping import Stack, read_stack
+
+log = logging.getLogger(__name__)
+
+
+class Verdict(Enum):
+    """What local state is, compared with the newest manifest."""
+
+    MISSING = "missing"
+    """Nothing usable here: recover."""
+    SAME = "same"
+    """The replica stands for the newest moment: go on."""
+    OWN = "own"
+    """The newest moment is ours, published just before a crash: bring the replica forward, go on."""
+    BEHIND = "behind"
+    """Another machine published since: set aside, recover."""
+    AHEAD = "ahead"
+    """The buckets are older than what was published from here."""
+
+
+def judge(progress: Progress | None, newest: Published) -> Verdict:
+    """Compares contents, so that a fence over our own moment changes nothing.  Pure."""
+    if progress is None:
+        return Verdict.MISSING
+    if newest.content == progress.published.content:
+        return Verdict.SAME
+    if progress.intent is not None and newest.content == progress.intent.content:
+        return Verdict.OWN
+    if newest.manifest.sequence <= progress.published.sequence:
+        return Verdict.AHEAD
+    return Verdict.BEHIND
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How a mount wants the volume.  ``take_over`` waits for a silent holder to be proven dead, ``force``
+    waits for nobody and accepts less than a majority and an older moment."""
+
+    read_only: bool = False
+    take_over: bool = False
+    force: bool = False
+    lease_interval_s: float = 60.0
+    host: str = field(default_factory=socket.gethostname)
+    boot: bytes = field(default_factory=boot_id)
+
+
+@dataclass(slots=True)
+class OpenVolume:
+    """A volume ready for cache, checkpointer and file system.
+
+    ``carried`` are pages in which the table differs from the replica already.  ``salvage`` is where local
+    state was set aside; ``left_out`` says why buckets are not used.  ``lease`` is None where the mount only
+    reads (the gate is closed then).
+    """
+
+    home: VolumeHome
+    header: VolumeHeader
+    ring: KeyRing
+    buckets: BucketSet
+    left_out: dict[Slot, str]
+    store: SegmentStore
+    gate: WriteGate
+    lease: Lease | None
+    moment: Moment
+    replica: Replica
+    meta: MetaDatabase
+    carried: PageSet | None
+    verdict: Verdict
+    salvage: Path | None
+
+    async def close(self, *, clean: bool, settled: bool) -> None:
+        """Gives lease and files back, after everything that uses them has stopped.
+
+        ``clean``: all of the table is in the last manifest.  ``settled``: no manifest is under way.
+        """
+        if self.lease is not None:
+            await self.lease.release(settled=settled)
+        self.meta.close()
+        self.replica.close()
+        if clean and self.gate.open:
+            await trio.to_thread.run_sync(self.home.mark_clean)
+
+
+async def open_volume(
+    home: VolumeHome,
+    secret: Secret,
+    buckets: Mapping[bytes, Bucket],
+    *,
+    clock: Clock,
+    options: OpenOptions | None = None,
+    note: Callable[[str], None] | None = None,
+) -> OpenVolume:
+    """Opens a volume that ``volume.toml`` describes; ``buckets`` are those of it, by uuid.
+
+    Raises WrongPassphrase, HeldElsewhere, NoQuorum, ForeignBucket, NewerFormat, Unclean, Corrupt and errors
+    of buckets and store.  ``note`` is told in a few words what takes long.
+    """
+    order = options or OpenOptions()
+    tell = note or (lambda _text: None)
+    header, ring = await read_volume({bucket.url: bucket for bucket in buckets.values()}, secret)
+    config = home.read_config()
+    if header.volume != config.volume:
+        raise ForeignBucket(f"the buckets hold volume {header.volume.hex()}, not the {home.name} known here")
+    voting, left_out = await identified(header, ring, buckets)
+    gate = WriteGate()
+    opening = _Opening(home, header, ring, voting, gate, clock, order, tell)
+    return await opening.run(left_out)
+
+
+class _Opening:
+    """One run of the protocol."""
+
+    def __init__(
+        self,
+        home: VolumeHome,
+        header: VolumeHeader,
+        ring: KeyRing,
+        buckets: BucketSet,
+        gate: WriteGate,
+        clock: Clock,
+        options: OpenOptions,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._home = home
+        self._header = header
+        self._ring = ring
+        self._buckets = buckets
+        self._gate = gate
+        self._clock = clock
+        self._options = options
+        self._tell = tell
+        self._store = SegmentStore(buckets.buckets, ring, header.code, clock=clock, gate=gate)
+        self._store.use_buckets(buckets.buckets, [entry.slot for entry in header.buckets if entry.shards])
+        self._salvage: Path | None = None
+
+    async def run(self, left_out: dict[Slot, str]) -> OpenVolume:
+        lease = await self._take_lease()
+        try:
+            newest, base = await self._newest(lease)
+            verdict, moment, replica, meta, carried = await self._table(newest, base)
+        except BaseException:
+            if lease is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
+                    await lease.release(settled=False)
+            raise
+        if lease is None:
+            self._gate.close("the volume is mounted read-only")
+        return OpenVolume(
+            self._home,
+            self._header,
+            self._ring,
+            self._buckets,
+            left_out,
+            self._store,
+            self._gate,
+            lease,
+            moment,
+            replica,
+            meta,
+            carried,
+            verdict,
+            self._salvage,
+        )
+
+    # --- buckets ---------------------------------------------------------------------------
+
+    async def _take_lease(self) -> Lease | None:
+        if self._options.read_only:
+            return None
+        if self._header.features.read_only:
+            log.warning("volume opened read-only: it has features that only a newer objfs can write")
+            return None
+        state = self._home.read_state() or self._home.new_state(self._header.volume)
+        if state.volume != self._header.volume:
+            raise Unclean(f"{self._home.state_path} belongs to volume {state.volume.hex()}; remove it")
+        claim = Claim(
+            Holder(state.state_id, self._options.host, os.getpid()),
+            self._options.lease_interval_s,
+            read_known_lease(self._home),
+            self._options.take_over,
+            self._options.force,
+        )
+        if claim.take_over:
+            self._tell("waiting for the holder of the lease to be silent long enough")
+        return await acquire(
+            self._buckets,
+            self._ring,
+            claim,
+            self._gate,
+            self._clock,
+            lambda known: write_known_lease(self._home, known),
+        )
+
+    async def _newest(self, lease: Lease | None) -> tuple[Published, Published]:
+        """(what to go on from, the same before it was fenced)."""
+        force = self._options.force
+        newest = await read_newest(self._buckets, self._ring, force=force)
+        if newest is None:
+            raise Unclean("the volume has no checkpoint: its mkfs was never finished; make it again")
+        if lease is None:
+            return newest, newest
+        before = lease.previous
+        if before is None or (before.released and before.settled):
+            if await adopt(self._buckets, self._ring, newest):
+                return newest, newest
+            log.warning("manifest %d has a rival", newest.manifest.sequence)
+        bar = await fence(self._buckets, self._ring, lease, self._clock, force=force)
+        if bar is None:
+            raise Unclean("the newest manifest went away while the volume was opened; try again")
+        return bar, bar
+
+    # --- local state -----------------------------------------------------------------------
+
+    async def _table(
+        self, newest: Published, base: Published
+    ) -> tuple[Verdict, Moment, Replica, MetaDatabase, PageSet | None]:
+        clean = await trio.to_thread.run_sync(self._home.take_clean)
+        verdict = self._judge(base)
+        log.info(
+            "local state verdict=%s clean=%s sequence=%d", verdict.value, clean, newest.manifest.sequence
+        )
+        if verdict in (Verdict.SAME, Verdict.OWN):
+            replica = self._open_replica()
+            stack = await self._agree(replica, newest, verdict)
+            carried = None if clean and verdict is Verdict.SAME else await self._differences(replica)
+            meta = MetaDatabase.open(self._home.database_path, boot_id=self._options.boot)
+        else:
+            await self._clear(clean)
+            replica = self._open_replica()
+            self._tell(f"recovering {newest.manifest.page_count} pages of the inode table")
+            stack = await replay(self._store, newest.manifest, replica)
+            meta = await rebuild_table(
+                self._store, newest.manifest, replica, self._home.database_path, self._options.boot
+            )
+            carried = None
+        moment = Moment.of(newest, stack)
+        await trio.to_thread.run_sync(write_progress, self._home, Progress(moment.mark))
+        return verdict, moment, replica, meta, carried
+
+    def _judge(self, newest: Published) -> Verdict:
+        progress = read_progress(self._home)
+        if progress is not None and not self._home.database_path.exists():
+            progress = None
+        verdict = judge(progress, newest)
+        if verdict is Verdict.AHEAD and not self._options.force:
+            assert progress is not None
+            raise Unclean(
+                f"the buckets' newest moment is {newest.manifest.sequence}, older than {progress.published.sequence} "
+                "published from here; bring the missing buckets back, or use --force to go on from the older one"
+            )
+        return verdict
+
+    def _open_replica(self) -> Replica:
+        key = self._ring.current
+        return Replica(self._home.replica_path, lambda number, image: page_hash(key, number, image))
+
+    async def _agree(self, replica: Replica, newest: Published, verdict: Verdict) -> Stack:
+        """Makes sure that the replica is the newest moment's, whatever a crash left of it."""
+        manifest = newest.manifest
+        if verdict is Verdict.OWN or replica.suspect or replica.digest != manifest.digest:
+            if not await catch_up(self._store, manifest, replica):
+                log.warning("replica differs from manifest %d: fetched again", manifest.sequence)
+                await trio.to_thread.run_sync(replica.clear)
+                return await replay(self._store, manifest, replica)
+        return await read_stack(self._store, manifest, read_delta_pages(self._home))
+
+    async def _differences(self, replica: Replica) -> PageSet:
+        """Pages that the table has beyond the replica."""
+        # Opening and closing moves what a crash left in the log into the file.
+        MetaDatabase.open(self._home.database_path, boot_id=self._options.boot).close()
+        self._tell("comparing the inode table with its last checkpoint")
+        return await trio.to_thread.run_sync(replica.diff, self._home.database_path)
+
+    async def _clear(self, clean: bool) -> None:
+        """Makes room for a recovery; what may hold data that was never uploaded is kept."""
+        if not self._home.database_path.exists() or clean:
+            await trio.to_thread.run_sync(self._home.remove_contents)
+            return
+        stamp = f"{self._clock.now_ns() // 1_000_000_000}"
+        self._salvage = await trio.to_thread.run_sync(self._home.set_aside, stamp)
+        log.error(
+            "local state was overtaken by another machine and is kept at %s: files written here and never "
+            "uploaded are only there",
+            self._salvage,
+        )

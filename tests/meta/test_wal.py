@@ -1,0 +1,378 @@
+"""The page log and the replica: what is shipped is the database as it stood at the mark."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import random
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from objfs.errors import Corrupt, NotFound, ObjfsError, Unclean
+from objfs.meta import PAGE_SIZE, MetaDatabase, PageSet, Replica, pages
+from objfs.meta import replica as replica_module
+from objfs.model import ROOT, AttrChange, Ino, WalMark
+from tests.meta.support import BOOT, hasher, make, regular
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[MetaDatabase]:
+    with make(tmp_path / "meta.db") as table:
+        yield table
+
+
+def dump(path: Path) -> list[str]:
+    """Everything in a database, as SQL.  Of a copy: looking at a database writes beside it."""
+    connection = sqlite3.connect(path)
+    try:
+        return list(connection.iterdump())
+    finally:
+        connection.close()
+
+
+class PageHistory(RuleBasedStateMachine):
+    """Random transactions, marks, takes, backfills, restarts, rollbacks and large transactions.
+
+    After each take the replica must be the database as of the mark, which is kept as a dump.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = Path(tempfile.mkdtemp(prefix="objfs-pages-"))
+        self.table = make(self.home / "meta.db")
+        # A small page cache makes large transactions spill into the log before they commit.
+        self.table._db.connection.execute("PRAGMA cache_size = 20")
+        self.replica = Replica(self.home / "pages", hasher)
+        self.marks: list[tuple[WalMark, list[str]]] = []
+        self.names = 0
+
+    def teardown(self) -> None:
+        self.replica.close()
+        self.table.close()
+        shutil.rmtree(self.home)
+
+    def write(self, count: int) -> None:
+        for _ in range(count):
+            self.names += 1
+            self.table.create(ROOT, b"%d" % self.names + b"x" * 60, regular())
+
+    @initialize()
+    def begin(self) -> None:
+        self.write(1)
+
+    @rule(count=st.integers(1, 5))
+    def small_transactions(self, count: int) -> None:
+        self.write(count)
+
+    @rule(count=st.integers(100, 400))
+    def large_transaction(self, count: int) -> None:
+        with self.table.transaction():
+            self.write(count)
+
+    @rule(count=st.integers(1, 400))
+    def rolled_back(self, count: int) -> None:
+        with pytest.raises(NotFound), self.table.transaction():
+            self.write(count)
+            raise NotFound("on purpose")
+
+    @rule(data=st.data())
+    def change(self, data: st.DataObject) -> None:
+        ino = Ino(data.draw(st.integers(1, 2 + self.names // 2)))
+        try:
+            self.table.set_attr(ino, AttrChange(mtime_ns=data.draw(st.integers(0, 10**18))))
+        except ObjfsError:
+            return  # a number that a rolled back transaction used up
+
+    @rule()
+    def remove(self) -> None:
+        for entry in self.table.readdir(ROOT, 0, 100):
+            self.table.unlink(ROOT, entry.name, 5)
+            self.table.purge(entry.attr.ino, 10)
+
+    @rule()
+    def mark(self) -> None:
+        mark = self.table.log.mark()
+        connection = self.table._db.connection
+        self.marks.append((mark, list(connection.iterdump())))
+
+    @precondition(lambda self: self.marks)
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
+        at = data.draw(st.integers(0, len(self.marks) - 1))
+        mark, expected = self.marks[at]
+        del self.marks[: at + 1]
+        self.replica.apply(self.table.log.take(mark))
+        restored = self.home / "restored.db"
+        self.replica.restore(restored)
+        assert dump(restored) == expected
+        assert self.replica.digest == self.replica.compute_digest()
+
+    @rule()
+    def backfill(self) -> None:
+        done = self.table.log.backfill()
+        assert done.complete
+
+    @rule()
+    def restart(self) -> None:
+        self.table.log.backfill()
+        assert self.table.log.restart()
+
+    @invariant()
+    def pending_is_told(self) -> None:
+        assert self.table.log.pending >= 0
+
+
+PageHistory.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestPageHistory = PageHistory.TestCase
+
+
+def ship(table: MetaDatabase, replica: Replica) -> PageSet:
+    pages = table.log.take(table.log.mark())
+    replica.apply(pages)
+    return pages
+
+
+def image_of(replica: Replica) -> bytes:
+    return b"".join(replica.page(number) for number in range(1, replica.page_count + 1))
+
+
+def test_the_replica_of_a_closed_table_is_its_file(table: MetaDatabase, tmp_path: Path) -> None:
+    with Replica(tmp_path / "pages", hasher) as replica:
+        for number in range(300):
+            table.create(ROOT, b"%d" % number, regular())
+            if number % 50 == 0:
+                ship(table, replica)
+                table.log.backfill()
+        ship(table, replica)
+        assert table.log.pending == 0
+        table.close()
+        assert image_of(replica) == (tmp_path / "meta.db").read_bytes()
+        assert len(replica.diff(tmp_path / "meta.db")) == 0
+
+
+def test_a_writer_beside_a_worker_that_takes_and_backfills(table: MetaDatabase, tmp_path: Path) -> None:
+    """The race that the pin is for: commits between the spooling and the backfill."""
+    done = threading.Event()
+    marks: queue.SimpleQueue[WalMark] = queue.SimpleQueue()
+    failures: list[Exception] = []
+
+    def work(replica: Replica) -> None:
+        try:
+            while not done.is_set():
+                table.log.backfill()
+                if not marks.empty():
+                    replica.apply(table.log.take(marks.get()))
+        except Exception as error:
+            failures.append(error)
+
+    with Replica(tmp_path / "pages", hasher) as replica:
+        worker = threading.Thread(target=work, args=(replica,))
+        worker.start()
+        for number in range(3000):
+            table.create(ROOT, b"%d" % number, regular())
+            if number % 300 == 0:
+                marks.put(table.log.mark())
+            table.log.restart()
+        done.set()
+        worker.join()
+        assert not failures
+        assert table.log.size < 3000 * 4 * PAGE_SIZE, "the log has been started over meanwhile"
+        ship(table, replica)
+        table.close()
+        assert image_of(replica) == (tmp_path / "meta.db").read_bytes()
+
+
+def test_the_log_starts_over_and_stays_small(table: MetaDatabase) -> None:
+    for number in range(400):
+        table.create(ROOT, b"%d" % number, regular())
+        if number % 20 == 0:
+            assert table.log.backfill().complete
+    assert table.log.size < 200 * PAGE_SIZE
+
+
+def test_restart_leaves_a_long_rest_to_the_worker(table: MetaDatabase) -> None:
+    with table.transaction():
+        for number in range(2000):
+            table.create(ROOT, b"%d" % number, regular())
+    assert not table.log.restart(limit=5)
+    assert table.log.backfill().complete
+    assert table.log.restart(limit=5)
+
+
+def test_a_clean_table_has_nothing_to_take(table: MetaDatabase) -> None:
+    table.log.take(table.log.mark())
+    table.readdir(ROOT, 0, 10)
+    assert table.log.pending == 0
+    assert len(table.log.take(table.log.mark())) == 0
+
+
+def test_a_mark_of_another_log_is_refused(table: MetaDatabase) -> None:
+    with pytest.raises(ObjfsError, match="another log"):
+        table.log.take(WalMark(12345, 1))
+
+
+def test_a_take_that_fails_can_be_repeated(
+    table: MetaDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.create(ROOT, b"a", regular())
+    mark = table.log.mark()
+
+    def full(*_: object) -> int:
+        raise OSError(28, "no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pages.Spool, "put", full)
+        with pytest.raises(OSError, match="no space"):
+            table.log.take(mark)
+        with pytest.raises(OSError, match="no space"):
+            table.log.backfill()
+    table.create(ROOT, b"b", regular())
+    with Replica(tmp_path / "pages", hasher) as replica:
+        replica.apply(table.log.take(mark))
+        replica.restore(tmp_path / "restored.db")
+        with MetaDatabase.open(tmp_path / "restored.db", boot_id=BOOT) as restored:
+            assert [entry.name for entry in restored.readdir(ROOT, 0, 9)] == [b"a"]
+            assert restored.check() == []
+
+
+def test_synced_log_survives_a_crash(table: MetaDatabase, tmp_path: Path) -> None:
+    """kill -9: the files as they are, without closing.  The copied index is not used: SQLite makes it anew."""
+    table.create(ROOT, b"kept", regular())
+    table.sync_log()
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    for name in ("meta.db", "meta.db-wal"):
+        shutil.copy(tmp_path / name, crashed / name)
+    with MetaDatabase.open(crashed / "meta.db", boot_id=BOOT) as after:
+        assert after.lookup(ROOT, b"kept").is_regular
+        assert after.check() == []
+        ino = after.create(ROOT, b"new", regular()).ino
+    assert ino > table.lookup(ROOT, b"kept").ino, "a number is not used twice, also after a crash"
+
+
+# --- the replica by itself -----------------------------------------------------------------
+
+
+def pages_of(count: int, **images: bytes) -> PageSet:
+    """``p3=b"x"`` is page 3, filled."""
+    return PageSet(PAGE_SIZE, count, {int(k[1:]): v.ljust(PAGE_SIZE, b"\0") for k, v in images.items()})
+
+
+def database(path: Path, *contents: bytes) -> Path:
+    path.write_bytes(b"".join(content.ljust(PAGE_SIZE, b"\0") for content in contents))
+    return path
+
+
+def test_pages_that_nobody_gave_are_zeros_and_count(tmp_path: Path) -> None:
+    with Replica(tmp_path / "pages", hasher) as replica:
+        replica.apply(pages_of(4, p1=b"a", p4=b"d"))
+        assert replica.page(2) == bytes(PAGE_SIZE)
+        assert replica.digest == replica.compute_digest()
+        replica.apply(pages_of(2, p1=b"b"))
+        assert (replica.page_count, replica.digest) == (2, replica.compute_digest())
+        replica.apply(pages_of(4))
+        assert replica.page(4) == bytes(PAGE_SIZE), "a page that was cut off comes back empty"
+        assert replica.digest == replica.compute_digest()
+
+
+def test_digest_with_is_the_digest_after(tmp_path: Path) -> None:
+    with Replica(tmp_path / "pages", hasher) as replica:
+        for pages in (pages_of(3, p1=b"a", p2=b"b"), pages_of(5, p2=b"c", p5=b"e"), pages_of(2, p1=b"x")):
+            expected = replica.digest_with(pages)
+            assert replica.digest != expected
+            replica.apply(pages)
+            assert replica.digest == expected
+
+
+def test_a_replica_is_the_same_when_opened_again(tmp_path: Path) -> None:
+    with Replica(tmp_path / "pages", hasher) as replica:
+        replica.apply(pages_of(2, p1=b"a", p2=b"b"))
+        digest = replica.digest
+    with Replica(tmp_path / "pages", hasher) as again:
+        assert (again.page_count, again.digest, again.page(2)[:1]) == (2, digest, b"b")
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 3])
+def test_a_crash_within_apply_hides_no_page_from_diff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """Published is either what was before or what was applied; ``diff`` must cover both."""
+    before, after = (b"a", b"b", b"c"), (b"A", b"B", b"C")
+    with Replica(tmp_path / "pages", hasher) as replica:
+        replica.apply(pages_of(3, p1=b"a", p2=b"b", p3=b"c"))
+        left = [writes]
+
+        def crash(*arguments: object) -> None:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            write(*arguments)
+
+        write = replica_module._write_all
+        monkeypatch.setattr(replica_module, "_write_all", crash)
+        monkeypatch.setattr(os, "fdatasync", crash)
+        with pytest.raises(KeyboardInterrupt):
+            replica.apply(pages_of(3, p1=b"A", p2=b"B", p3=b"C"))
+        monkeypatch.undo()
+    for now in itertools.product(*zip(before, after, strict=True)):
+        with Replica(tmp_path / "pages", hasher) as replica:
+            assert replica.digest == replica.compute_digest()
+            found = set(replica.diff(database(tmp_path / "db", *now)).pages)
+        for published in (before, after):
+            assert found >= {n for n in (1, 2, 3) if now[n - 1] != published[n - 1]}
+    with Replica(tmp_path / "pages", hasher) as replica:
+        replica.apply(pages_of(3, p1=b"A", p2=b"B", p3=b"C"))
+        assert not replica.suspect
+        assert len(replica.diff(database(tmp_path / "db", *after))) == 0
+
+
+def test_diff_finds_changed_new_and_no_other_pages(tmp_path: Path) -> None:
+    with Replica(tmp_path / "pages", hasher) as replica:
+        replica.apply(pages_of(3, p1=b"a", p2=b"b", p3=b"c"))
+        found = replica.diff(database(tmp_path / "db", b"a", b"B", b"c", b"", b"e"))
+        assert (found.page_count, set(found.pages)) == (5, {2, 4, 5})
+        assert found.pages[5] == b"e".ljust(PAGE_SIZE, b"\0")
+        assert replica.diff(database(tmp_path / "db", b"a")).page_count == 1
+
+
+def test_diff_refuses_a_database_with_a_log(tmp_path: Path) -> None:
+    database(tmp_path / "db", b"a")
+    (tmp_path / "db-wal").write_bytes(b"frames")
+    with Replica(tmp_path / "pages", hasher) as replica, pytest.raises(Unclean):
+        replica.diff(tmp_path / "db")
+
+
+def test_foreign_pages_are_refused(tmp_path: Path) -> None:
+    with Replica(tmp_path / "pages", hasher) as replica:
+        for wrong in (PageSet(1024, 1, {1: bytes(1024)}), pages_of(1, p2=b"b"), pages_of(1, p0=b"b")):
+            with pytest.raises(Corrupt):
+                replica.apply(wrong)
+        with pytest.raises(Unclean):
+            replica.restore(tmp_path / "db")
+
+
+def test_a_spool_beyond_its_memory_uses_a_file_and_gives_it_back(tmp_path: Path) -> None:
+    spool = pages.Spool(tmp_path, PAGE_SIZE, memory_pages=4)
+    images = [bytes([n]) * PAGE_SIZE for n in range(20)]
+    slots = [spool.put(image) for image in images]
+    order = list(range(20))
+    random.Random(5).shuffle(order)
+    assert [spool.get(slots[n]) for n in order] == [images[n] for n in order]
+    assert list(tmp_path.iterdir()) == [], "the file has no name"
+    for slot in slots[:10]:
+        spool.release(slot)
+    again = {spool.put(image): image for image in images[:10]}
+    assert {slot: spool.get(slot) for slot in again} == again
+    assert spool.pages == 20
