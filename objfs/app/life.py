@@ -1,8 +1,8 @@
 """The life of a mount between ``ready`` and the end: its state, signals, unmounting and draining.
 
-Owns the states ``starting``, ``mounted``, ``unmounted`` (taken away, still draining) and ``stopping``, and what
-moves between them.  Promises: the first SIGTERM or SIGINT unmounts and drains, a second stops at once; a mount
-taken away from outside drains to its end by itself.
+Owns the states ``starting``, ``mounted``, ``unmounted`` (taken away, still draining) and ``stopping``, and
+what moves between them.  Promises: the first SIGTERM or SIGINT unmounts and drains, a second stops at once; a
+mount taken away from outside drains to its end by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
 import trio
@@ -17,6 +18,7 @@ import trio
 import objfs
 from objfs.app import mountpoint
 from objfs.app.engine import Engine
+from objfs.app.gauges import bucket_status, cache_status, checkpoint_status
 from objfs.app.status import Status, judge, resident_bytes
 from objfs.app.systemd import Notifier
 from objfs.app.watch import LoopWatch
@@ -99,7 +101,7 @@ class Life:
         """The document for ``objfs status``."""
         cache, lag = engine.cache.statistics(), self._watch.lag
         inodes, content = engine.table.count()
-        buckets = engine.bucket_status()
+        buckets = bucket_status(engine)
         return Status(
             volume=self.name,
             uuid=engine.header.volume.hex(),
@@ -118,11 +120,11 @@ class Life:
             oldest_dirty_s=cache.oldest_dirty_age_s,
             uploading_bytes=cache.uploading,
             upload_error=cache.last_error or "",
-            checkpoint=engine.checkpoint_status(),
+            checkpoint=checkpoint_status(engine),
             redundancy=judge(engine.header.code, engine.header.tolerance, buckets),
             buckets=buckets,
-            cache=engine.cache_status(),
-            store=engine.store_status(),
+            cache=cache_status(engine),
+            store=asdict(engine.volume.store.statistics()),
             loop={"longest_s": lag.longest_s, "operation": lag.operation, "over_50ms": lag.over_50ms},
             memory_bytes=resident_bytes(),
         )

@@ -13,8 +13,8 @@ from typing import TypeVar
 import trio
 
 from objfs.app.buckets import OpenBucket, open_place, opened
-from objfs.backends.registry import parse_url
 from objfs.app.wire import first_cause
+from objfs.backends.registry import parse_url
 from objfs.codec.keys import KeyRing
 from objfs.errors import UsageError
 from objfs.volume.attach import Offered, identified, read_volume

@@ -254,7 +254,7 @@ class Writeback:
         items: list[tuple[Entry, Sealable]] = []
         since = 0
         for number, entry in enumerate(batch):
-            if entry.freed and not entry.cuts:
+            if self._unwanted(entry):
                 continue
             try:
                 data = await self._whole(entry)
@@ -270,6 +270,13 @@ class Writeback:
                 await trio.lowlevel.checkpoint()
         identities = await trio.to_thread.run_sync(self._identify, [item.data for _, item in items])
         return [_Whole(entry, item, name) for (entry, item), name in zip(items, identities, strict=True)]
+
+    def _unwanted(self, entry: Entry) -> bool:
+        """Whether nobody could ever read it: its row was freed, or rolled back before it was committed."""
+        if entry.cuts:
+            return False
+        entry.freed = entry.freed or self._table.chunk(entry.chunk) is None
+        return entry.freed
 
     async def _whole(self, entry: Entry) -> bytes:
         row = entry.row

@@ -40,7 +40,7 @@ def attach(
 
     learned = with_urls(urls, job)
     header, missing = learned.header, len(learned.missing)
-    say(f"volume {name} ({header.volume.hex()}) is known here: code {header.code}, {len(header.buckets)} buckets")
+    say(f"volume {name} ({header.volume.hex()}) is known: code {header.code}, {len(header.buckets)} buckets")
     if missing:
         say(
             f"{missing} of its buckets have no URL here and count as missing; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from objfs.app.home import objfs_home
+from objfs.errors import UsageError
 from objfs.volume.fields import JSON
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -99,3 +101,19 @@ def drain_progress(label: str) -> Iterator[Callable[[Mapping[str, JSON]], None]]
             bar.update(task, total=max(most, 1), completed=most - left, left=f"{size(left)} left")
 
         yield update
+
+
+_UNITS = {"": 1, "B": 1} | {
+    letter + suffix: base**power
+    for power, letter in enumerate("KMGT", 1)
+    for suffix, base in (("IB", 1024), ("B", 1000))
+}
+
+
+def parse_size(text: str) -> int:
+    """``1 MiB``, ``512KiB``, ``65536``: bytes.  Raises UsageError."""
+    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text.strip())
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        raise UsageError(f"{text!r} is not a size: give bytes, or a number with KiB, MiB, GiB, kB, MB, GB")
+    return int(match[1]) * unit

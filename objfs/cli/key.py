@@ -42,7 +42,9 @@ def list_keys(
 
     slots = with_volume(VolumeHome(home(), name), secret, job)
     if as_json:
-        show_json([{"slot": s.slot_id, "kind": s.kind, "label": s.label, "created_ns": s.created_ns} for s in slots])
+        show_json(
+            [{"slot": s.slot_id, "kind": s.kind, "label": s.label, "created_ns": s.created_ns} for s in slots]
+        )
         return
     rows = table("SLOT", "KIND", "CREATED", "LABEL")
     for slot in slots:
@@ -54,8 +56,12 @@ def list_keys(
 @key.command("add")
 @click.argument("name")
 @click.option("--label", default="", help="A word to know the slot by.")
-@click.option("--new-passphrase-file", type=click.Path(path_type=Path), help="The new passphrase is in this file.")
-@click.option("--new-key-file", type=click.Path(path_type=Path), help="The new secret is this file, byte for byte.")
+@click.option(
+    "--new-passphrase-file", type=click.Path(path_type=Path), help="The new passphrase is in this file."
+)
+@click.option(
+    "--new-key-file", type=click.Path(path_type=Path), help="The new secret is this file, byte for byte."
+)
 @click.option("--recovery", is_flag=True, help="Make a recovery key and print it once.")
 @secret_options
 def add_key(
@@ -85,7 +91,9 @@ def add_key(
 
 def _new_secret(name: str, passphrase: Path | None, key_file: Path | None, printed: str) -> Secret:
     if sum((passphrase is not None, key_file is not None, bool(printed))) > 1:
-        raise UsageError("a slot has one secret: give one of --new-passphrase-file, --new-key-file, --recovery")
+        raise UsageError(
+            "a slot has one secret: give one of --new-passphrase-file, --new-key-file, --recovery"
+        )
     if printed:
         return Secret.recovery(printed)
     if key_file is not None:

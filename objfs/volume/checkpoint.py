@@ -335,6 +335,7 @@ class Checkpointer:
             inline_patch=inline,
             schema=parts.schema,
             condemned=condemned,
+            digest_key=before.manifest.digest_key if before is not None else parts.ring.current.key_id,
         )
         data = await trio.to_thread.run_sync(manifests.encode, manifest, parts.ring)
         return _Attempt(number, pages, Moment.of(Published(manifest, data, ()), stack), data)

@@ -56,8 +56,8 @@ class Condemned:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """A moment.  ``wall_ns`` never goes backwards from one to the next; ``digest`` is the sum modulo 2**256
-    of the keyed hashes of all pages.  ``copy_of`` is the hash of the manifest that this one repeats only
-    to bar an older epoch (a fence), else zeros."""
+    of the hashes of all pages under volume key ``digest_key``.  ``copy_of`` is the hash of the manifest that
+    this one repeats only to bar an older epoch (a fence), else zeros."""
 
     volume: bytes
     epoch: int
@@ -75,6 +75,7 @@ class Manifest:
     schema: int = 1
     copy_of: bytes = NO_HASH
     condemned: tuple[Condemned, ...] = ()
+    digest_key: int = 1
     features: Features = field(default_factory=Features)
 
     @property
@@ -112,6 +113,7 @@ def encode(manifest: Manifest, ring: KeyRing) -> bytes:
         "inline_patch": base64.b64encode(manifest.inline_patch).decode("ascii"),
         "schema": manifest.schema,
         "copy_of": manifest.copy_of.hex(),
+        "digest_key": manifest.digest_key,
         "condemned": [[item.uuid.hex(), item.sequence, item.since_ns] for item in manifest.condemned],
     }
     packed: bytes = zstandard.ZstdCompressor(level=3).compress(canonical(body))
@@ -150,6 +152,7 @@ def decode(data: bytes, sequence: int, ring: KeyRing) -> Manifest:
         schema=fields.integer("schema", 0, 2**31),
         copy_of=fields.hexbytes("copy_of", HASH_SIZE),
         condemned=tuple(_condemned(item, name) for item in fields.items("condemned", CONDEMNED_MAX)),
+        digest_key=fields.integer("digest_key", 0, 2**32 - 1),
         features=features,
     )
     if manifest.page_size & (manifest.page_size - 1) or (manifest.patch and manifest.inline_patch):

@@ -1,9 +1,9 @@
 """Opening a volume: the protocol between the state directory and the buckets at mount time.
 
-Owns the order of the steps and the verdict about local state.  Promises that a table is handed out only when it
-is that of the newest published moment or descends from it; that local state which another machine's
-publishing overtook is set aside, never mixed in and never deleted while it may hold data; and that a writing
-mount has the lease, with everything older fenced off.
+Owns the order of the steps and the verdict about local state.  Promises that a table is handed out only when
+it is that of the newest published moment or descends from it; that local state which another machine's
+publishing overtook is set aside, never mixed in and never deleted while it may hold data; and that a
+writing mount has the lease, with everything older fenced off.
 
 The steps: header, labels, lease, newest manifest (settled by a fence unless the holder before left
 cleanly), verdict, table.  The caller holds ``home.lock()``.
@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import TypeAlias
 
 import trio
 
@@ -36,6 +37,7 @@ from objfs.volume.checkpoint import Moment
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.lease import Claim, Holder, Lease, acquire
 from objfs.volume.local import VolumeHome
+from objfs.volume.manifest import Manifest
 from objfs.volume.progress import (
     Progress,
     read_delta_pages,
@@ -156,6 +158,12 @@ async def open_volume(
     return await opening.run(left_out)
 
 
+RELEASE_S = 30.0
+"""How long a failed opening tries to give the lease back."""
+
+_Found: TypeAlias = tuple[Verdict, Moment, Replica, MetaDatabase, PageSet | None]
+
+
 class _Opening:
     """One run of the protocol."""
 
@@ -185,11 +193,10 @@ class _Opening:
     async def run(self, left_out: dict[Slot, str]) -> OpenVolume:
         lease = await self._take_lease()
         try:
-            newest, base = await self._newest(lease)
-            verdict, moment, replica, meta, carried = await self._table(newest, base)
+            verdict, moment, replica, meta, carried = await self._renewing(lease)
         except BaseException:
             if lease is not None:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_S):
                     await lease.release(settled=False)
             raise
         if lease is None:
@@ -210,6 +217,23 @@ class _Opening:
             verdict,
             self._salvage,
         )
+
+    async def _renewing(self, lease: Lease | None) -> _Found:
+        """The rest of the protocol, while the lease is renewed: a recovery may take long."""
+        failure: BaseException | None = None
+        found: _Found
+        async with trio.open_nursery() as nursery:
+            if lease is not None:
+                nursery.start_soon(lease.run)
+            try:
+                found = await self._table(await self._newest(lease))
+            except Exception as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        self._gate.check()
+        return found
 
     # --- buckets ---------------------------------------------------------------------------
 
@@ -240,42 +264,40 @@ class _Opening:
             lambda known: write_known_lease(self._home, known),
         )
 
-    async def _newest(self, lease: Lease | None) -> tuple[Published, Published]:
-        """(what to go on from, the same before it was fenced)."""
+    async def _newest(self, lease: Lease | None) -> Published:
+        """What to go on from, with everything older fenced off."""
         force = self._options.force
         newest = await read_newest(self._buckets, self._ring, force=force)
         if newest is None:
             raise Unclean("the volume has no checkpoint: its mkfs was never finished; make it again")
         if lease is None:
-            return newest, newest
+            return newest
         before = lease.previous
         if before is None or (before.released and before.settled):
             if await adopt(self._buckets, self._ring, newest):
-                return newest, newest
+                return newest
             log.warning("manifest %d has a rival", newest.manifest.sequence)
         bar = await fence(self._buckets, self._ring, lease, self._clock, force=force)
         if bar is None:
             raise Unclean("the newest manifest went away while the volume was opened; try again")
-        return bar, bar
+        return bar
 
     # --- local state -----------------------------------------------------------------------
 
-    async def _table(
-        self, newest: Published, base: Published
-    ) -> tuple[Verdict, Moment, Replica, MetaDatabase, PageSet | None]:
+    async def _table(self, newest: Published) -> _Found:
         clean = await trio.to_thread.run_sync(self._home.take_clean)
-        verdict = self._judge(base)
+        verdict = self._judge(newest)
         log.info(
             "local state verdict=%s clean=%s sequence=%d", verdict.value, clean, newest.manifest.sequence
         )
         if verdict in (Verdict.SAME, Verdict.OWN):
-            replica = self._open_replica()
+            replica = self._open_replica(newest.manifest)
             stack = await self._agree(replica, newest, verdict)
             carried = None if clean and verdict is Verdict.SAME else await self._differences(replica)
             meta = MetaDatabase.open(self._home.database_path, boot_id=self._options.boot)
         else:
             await self._clear(clean)
-            replica = self._open_replica()
+            replica = self._open_replica(newest.manifest)
             self._tell(f"recovering {newest.manifest.page_count} pages of the inode table")
             stack = await replay(self._store, newest.manifest, replica)
             meta = await rebuild_table(
@@ -294,23 +316,26 @@ class _Opening:
         if verdict is Verdict.AHEAD and not self._options.force:
             assert progress is not None
             raise Unclean(
-                f"the buckets' newest moment is {newest.manifest.sequence}, older than {progress.published.sequence} "
-                "published from here; bring the missing buckets back, or use --force to go on from the older one"
+                f"the buckets' newest moment is {newest.manifest.sequence}, but "
+                f"{progress.published.sequence} was published from here; bring the missing buckets back, or use --force to go on from theirs"
             )
         return verdict
 
-    def _open_replica(self) -> Replica:
-        key = self._ring.current
+    def _open_replica(self, manifest: Manifest) -> Replica:
+        key = self._ring.get(manifest.digest_key)
         return Replica(self._home.replica_path, lambda number, image: page_hash(key, number, image))
 
     async def _agree(self, replica: Replica, newest: Published, verdict: Verdict) -> Stack:
         """Makes sure that the replica is the newest moment's, whatever a crash left of it."""
         manifest = newest.manifest
-        if verdict is Verdict.OWN or replica.suspect or replica.digest != manifest.digest:
-            if not await catch_up(self._store, manifest, replica):
-                log.warning("replica differs from manifest %d: fetched again", manifest.sequence)
-                await trio.to_thread.run_sync(replica.clear)
-                return await replay(self._store, manifest, replica)
+        if verdict is Verdict.SAME and replica.digest == manifest.digest:
+            agrees = True
+        else:
+            agrees = await catch_up(self._store, manifest, replica)
+        if not agrees:
+            log.warning("replica differs from manifest %d: fetched again", manifest.sequence)
+            await trio.to_thread.run_sync(replica.clear)
+            return await replay(self._store, manifest, replica)
         return await read_stack(self._store, manifest, read_delta_pages(self._home))
 
     async def _differences(self, replica: Replica) -> PageSet:

@@ -103,6 +103,12 @@ class MemoryTable:
         self.ranges[chunk] = [
             DirtyRange(chunk, start, end - start, None, True, None, self.boot) for start, end in ranges
         ]
+        self._reached(self.rows[chunk], max((end for _, end in ranges), default=0))
+
+    def _reached(self, row: Chunk, length: int) -> None:
+        """Bytes that are safe are never cut off."""
+        end = min(self.sizes.get(row.ino, 0), row.index * self.chunk_size + length)
+        self.durable[row.ino] = max(self.durable.get(row.ino, 0), end)
 
     def note_durable_size(self, ino: Ino) -> None:
         self.durable[ino] = self.sizes.get(ino, 0)
@@ -137,6 +143,7 @@ class MemoryTable:
                     row, state=ChunkState.STORED, location=where, base=None, base_size=0
                 )
                 del self.ranges[one.chunk]
+                self._reached(row, where.size)
         self._collect()
         return number
 

@@ -133,6 +133,7 @@ class History:
             self.check_cut(expected, await expected.cut.placed())
         for index, content in self.model.items():
             assert await self.rig.read(index, 0, CHUNK) == content
+        await self.do_drain()
         await self.do_cut_off(0)
         await trio.sleep(100)
         now = self.rig.cache.statistics()

@@ -136,16 +136,17 @@ class ModelTree:
         self._give(to, new_name, node)
 
     def _may_rename(self, node: Node, parent: Node, other: Node | None, to: Node, flag: RenameFlag) -> None:
+        """In the order of the kernel: names first, then the shape of the tree, then kinds."""
         if to.nlink == 0:
             raise NotFound("the directory is gone")
-        if node.is_dir and _inside(to, node):
-            raise InvalidArgument("into its own subtree")
         if flag is RenameFlag.NOREPLACE and other is not None:
             raise Exists("the target")
+        if flag is RenameFlag.EXCHANGE and other is None:
+            raise NotFound("the target")
+        if node.is_dir and _inside(to, node):
+            raise InvalidArgument("into its own subtree")
         if flag is RenameFlag.EXCHANGE:
-            if other is None:
-                raise NotFound("the target")
-            if other.is_dir and _inside(parent, other):
+            if other is not None and other.is_dir and _inside(parent, other):
                 raise InvalidArgument("into its own subtree")
         elif other is not None and other is not node:
             _may_replace(node, other)

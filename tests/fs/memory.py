@@ -247,14 +247,14 @@ class MemoryTables:
     ) -> None:
         if self.get(new_parent).nlink == 0:
             raise NotFound(str(new_parent))
-        if moved.is_dir and self._inside(new_parent, moved.ino):
-            raise InvalidArgument("into itself")
         if flag is RenameFlag.NOREPLACE and target is not None:
             raise Exists("target")
+        if flag is RenameFlag.EXCHANGE and target is None:
+            raise NotFound("target")
+        if moved.is_dir and self._inside(new_parent, moved.ino):
+            raise InvalidArgument("into itself")
         if flag is RenameFlag.EXCHANGE:
-            if target is None:
-                raise NotFound("target")
-            if target.is_dir and self._inside(parent, target.ino):
+            if target is not None and target.is_dir and self._inside(parent, target.ino):
                 raise InvalidArgument("into itself")
         elif target is not None and target.ino != moved.ino:
             self._may_replace(moved, target)

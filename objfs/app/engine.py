@@ -1,0 +1,281 @@
+"""The object graph of one open volume: from buckets to a file system, without the kernel.
+
+Owns the wiring, the services that run while it is open, and the drain at the end.  Promises that what is
+started here is closed here, in reverse order; and that local state which holds data not yet in the
+buckets keeps the lease, so that no other machine goes on without them by accident.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from objfs.app.buckets import OpenBucket, opened
+from objfs.app.clock import SystemClock
+from objfs.app.options import MountOptions
+from objfs.app.room import Room
+from objfs.app.upkeep import Upkeep
+from objfs.cache import CacheSettings, ChunkCache, GroupSync
+from objfs.errors import (
+    BucketError,
+    LeaseLost,
+    NoQuorum,
+    NotDirectory,
+    NotFound,
+    ReadOnly,
+    StoreError,
+    UsageError,
+)
+from objfs.fs import FileSystem, FsSettings
+from objfs.fuse.operations import Operations
+from objfs.meta import SCHEMA_VERSION
+from objfs.model import ROOT, Clock, Ino, InodeTable, WriteGate
+from objfs.volume.checkpoint import Checkpointer, Parts
+from objfs.volume.header import Secret, VolumeHeader
+from objfs.volume.local import VolumeHome
+from objfs.volume.open import OpenOptions, OpenVolume, open_volume
+from objfs.volume.reaper import Reaper, Retention
+from objfs.volume.settings import VolumeSettings
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 1.0
+RETRY_MOST_S = 60.0
+RELEASE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which volume, opened by which secret, and how."""
+
+    home: VolumeHome
+    secret: Secret
+    options: MountOptions
+
+
+class NoBarrier:
+    """The barrier of a mount that writes nothing: everything is in the buckets already."""
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class Engine:
+    """An open volume.  ``run`` in a nursery; ``finish`` when nobody uses ``fs`` any more."""
+
+    def __init__(
+        self,
+        volume: OpenVolume,
+        settings: VolumeSettings,
+        options: MountOptions,
+        opened_buckets: dict[bytes, OpenBucket],
+        clock: Clock,
+    ) -> None:
+        self.volume = volume
+        self.settings = settings
+        self.header: VolumeHeader = volume.header
+        self.gate: WriteGate = volume.gate
+        self.table = volume.meta
+        self.opened_buckets = opened_buckets
+        self.read_only = volume.lease is None
+        self.outcome = ""
+        self.clean = False
+        self.clock = clock
+        self._log_sync = GroupSync(volume.meta.sync_log, volume.gate)
+        self.cache = self._make_cache()
+        self.reaper = self._make_reaper()
+        self.checkpointer = self._make_checkpointer()
+        self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
+        self.fs = self._make_fs(options)
+        self.operations = Operations(self.fs, writeback=options.writeback)
+        self._upkeep = Upkeep(volume.meta.log, self.reaper, self.checkpointer)
+
+    # --- wiring ------------------------------------------------------------------------
+
+    def _make_cache(self) -> ChunkCache:
+        volume = self.volume
+        volume.home.cache_path.mkdir(mode=0o700, exist_ok=True)
+        return ChunkCache(
+            volume.home.cache_path,
+            self.header.chunk_size,
+            volume.meta,
+            self._log_sync,
+            volume.store,
+            CacheSettings(cache_bytes=self.settings.cache_size, reserve_bytes=self.settings.cache_reserve),
+            volume.gate,
+            self.clock,
+            extra=lambda: volume.meta.log.size,
+        )
+
+    def _make_reaper(self) -> Reaper | None:
+        volume, settings = self.volume, self.settings
+        if volume.lease is None:
+            return None
+        retention = Retention(settings.recovery_window, settings.recovery_keep, settings.delete_grace)
+        reaper = Reaper(
+            volume.store,
+            volume.meta,
+            volume.buckets,
+            volume.ring,
+            volume.lease,
+            volume.gate,
+            self.clock,
+            retention,
+        )
+        reaper.resume(volume.moment.manifest)
+        return reaper
+
+    def _make_checkpointer(self) -> Checkpointer | None:
+        volume, reaper = self.volume, self.reaper
+        if volume.lease is None or reaper is None:
+            return None
+        parts = Parts(
+            pages=volume.meta.log,
+            replica=volume.replica,
+            cache=self.cache,
+            store=volume.store,
+            buckets=volume.buckets,
+            ring=volume.ring,
+            lease=volume.lease,
+            home=volume.home,
+            gate=volume.gate,
+            clock=self.clock,
+            sync=self._log_sync.sync,
+            schema=SCHEMA_VERSION,
+        )
+        return Checkpointer(
+            parts,
+            start=volume.moment,
+            interval_s=self.settings.checkpoint_interval,
+            carried=volume.carried,
+            condemn=reaper.condemn,
+            note=reaper.note,
+        )
+
+    def _make_fs(self, options: MountOptions) -> FileSystem:
+        settings = FsSettings(
+            chunk_size=self.header.chunk_size,
+            read_only=self.read_only,
+            fsync="bucket" if self.settings.fsync == "bucket" else "local",
+            root=find_root(self.table, options.subdir),
+        )
+        barrier = self.checkpointer or NoBarrier()
+        return FileSystem(
+            self.table, self.cache, settings, self.gate, self.clock, barrier, self.room.capacity
+        )
+
+    # --- running -----------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Before anybody is served: what the last mount left is taken up."""
+        report = self.cache.recover()
+        log.info("cache recovered %s", report)
+        await self.fs.recover()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """All background work, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.cache.run)
+            nursery.start_soon(self.fs.run)
+            nursery.start_soon(self.room.run)
+            if self.checkpointer is not None and self.volume.lease is not None:
+                nursery.start_soon(self.checkpointer.run)
+                nursery.start_soon(self.volume.lease.run)
+            nursery.start_soon(self._upkeep.run)
+            task_status.started()
+
+    @property
+    def epoch(self) -> int:
+        return self.volume.lease.epoch if self.volume.lease is not None else 0
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything acknowledged is not recoverable from the buckets yet."""
+        return self.checkpointer is not None and self.checkpointer.changed
+
+    @property
+    def left_bytes(self) -> int:
+        """Bytes of content that still have to leave."""
+        return self.cache.statistics().dirty_bytes
+
+    async def flush(self) -> None:
+        """Returns when all that was written before is recoverable from the buckets; see Checkpointer."""
+        if self.checkpointer is not None:
+            await self.checkpointer.flush()
+
+    async def flush_if_possible(self) -> None:
+        """One try; what fails is tried again by ``finish``."""
+        try:
+            await self.flush()
+        except (BucketError, StoreError, NoQuorum, LeaseLost, ReadOnly) as error:
+            log.warning("flush before unmounting failed: %s", error)
+
+    async def finish(self) -> None:
+        """Drains to the end, however long the buckets take; gives up only when the gate is closed."""
+        await self.fs.aclose()
+        delay = RETRY_FIRST_S
+        while self.changed:
+            try:
+                await self.flush()
+            except (LeaseLost, ReadOnly) as error:
+                self.outcome = f"data are left in the local state: {error}"
+                return
+            except (BucketError, StoreError, NoQuorum) as error:
+                log.warning("drain failed, tried again in %.0f s: %s", delay, error)
+                await trio.sleep(delay)
+                delay = min(2 * delay, RETRY_MOST_S)
+        self.clean = True
+
+    async def close(self) -> None:
+        """Gives everything back.  Without a clean end the lease stays ours, for the next mount here."""
+        self.cache.close()
+        settled = self.checkpointer is None or self.checkpointer.settled
+        with trio.move_on_after(RELEASE_S) as scope:
+            scope.shield = True
+            if self.clean or not self.changed:
+                await self.volume.close(clean=self.clean, settled=settled)
+                return
+        log.warning("closed with data left in the local state; the lease stays with this machine")
+        self.volume.meta.close()
+        self.volume.replica.close()
+
+
+def find_root(table: InodeTable, subdir: str) -> Ino:
+    """The directory that a mount shows as its root.  Raises UsageError."""
+    ino = ROOT
+    for name in filter(None, subdir.split("/")):
+        try:
+            attr = table.lookup(ino, name.encode("utf-8", "surrogateescape"))
+        except (NotFound, NotDirectory):
+            raise UsageError(f"the volume has no directory {subdir}") from None
+        if not attr.is_dir:
+            raise UsageError(f"{subdir} is not a directory of the volume")
+        ino = attr.ino
+    return ino
+
+
+@asynccontextmanager
+async def opened_engine(order: Order, note: Callable[[str], None]) -> AsyncIterator[Engine]:
+    """Opens the volume, recovers what the last mount left, and closes everything at the end."""
+    config = order.home.read_config()
+    settings = VolumeSettings.read({**config.settings.changed(), **order.options.settings})
+    clock = SystemClock()
+    async with opened(config.buckets, settings) as buckets:
+        wanted = OpenOptions(
+            read_only=order.options.read_only,
+            take_over=order.options.take_over,
+            force=order.options.force,
+            lease_interval_s=settings.lease_interval,
+        )
+        plain = {uuid: item.bucket for uuid, item in buckets.items()}
+        volume = await open_volume(order.home, order.secret, plain, clock=clock, options=wanted, note=note)
+        engine = Engine(volume, settings, order.options, buckets, clock)
+        try:
+            await engine.recover()
+            yield engine
+        finally:
+            await engine.close()

@@ -1,0 +1,69 @@
+"""Gauges of a running engine, as parts of the status document."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import cast
+
+from objfs.app.buckets import OpenBucket
+from objfs.app.engine import Engine
+from objfs.app.status import BucketStatus
+from objfs.model import Slot
+from objfs.volume.fields import JSON
+
+
+def bucket_status(engine: Engine) -> tuple[BucketStatus, ...]:
+    """One record for each bucket of the volume's table."""
+    return tuple(
+        _bucket(engine, entry.slot, entry.uuid, entry.voter) for entry in engine.volume.buckets.entries
+    )
+
+
+def _bucket(engine: Engine, slot: Slot, uuid: bytes, voter: bool) -> BucketStatus:
+    place = engine.opened_buckets.get(uuid)
+    if place is None:
+        return BucketStatus(slot, uuid.hex(), "no URL on this machine", voter, "absent")
+    health = engine.volume.store.health.of(slot)
+    left_out = engine.volume.left_out.get(slot)
+    state = "down" if slot not in engine.volume.buckets.buckets else health.state.name.lower()
+    return _counted(place, slot, voter, state, left_out or health.last_error)
+
+
+def _counted(place: OpenBucket, slot: Slot, voter: bool, state: str, error: str) -> BucketStatus:
+    seen = place.metrics.snapshot()
+    return BucketStatus(
+        slot=slot,
+        uuid=place.uuid.hex(),
+        url=place.url,
+        voter=voter,
+        health=state,
+        last_error=error,
+        requests={str(name): count.requests for name, count in seen.operations.items()},
+        errors=seen.errors,
+        bytes_in=seen.bytes_in,
+        bytes_out=seen.bytes_out,
+    )
+
+
+def checkpoint_status(engine: Engine) -> dict[str, JSON]:
+    """Number and age of the newest recoverable moment."""
+    if engine.checkpointer is None:
+        manifest = engine.volume.moment.manifest
+        age = max(0.0, (engine.clock.now_ns() - manifest.wall_ns) / 1e9)
+        return {"seq": manifest.sequence, "age_s": age}
+    seen = engine.checkpointer.statistics()
+    return {
+        "seq": seen.sequence,
+        "age_s": seen.age_s,
+        "interval_s": engine.settings.checkpoint_interval,
+        "made": seen.checkpoints,
+        "failures": seen.failures,
+        "last_duration_s": seen.last_duration_s,
+        "last_error": seen.last_error or "",
+    }
+
+
+def cache_status(engine: Engine) -> dict[str, JSON]:
+    """The cache's own figures and its limit."""
+    figures = cast("dict[str, JSON]", asdict(engine.cache.statistics()))
+    return figures | {"limit_bytes": engine.settings.cache_size}

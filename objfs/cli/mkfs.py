@@ -1,0 +1,87 @@
+"""``objfs mkfs``: make a volume over buckets."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+
+from objfs.app.clock import SystemClock
+from objfs.app.places import with_urls
+from objfs.cli.context import home, parse_size, say
+from objfs.cli.secret import new_passphrase, read_key_file
+from objfs.errors import UsageError
+from objfs.model import Code
+from objfs.volume.attach import Offered
+from objfs.volume.local import VolumeHome
+from objfs.volume.mkfs import CHUNK_SIZE, Created, NewBucket, NewVolume, create_volume
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--bucket", "urls", multiple=True, required=True, metavar="URL", help="A bucket; give it repeatedly."
+)
+@click.option(
+    "--witness", "witnesses", multiple=True, metavar="URL", help="A bucket that votes and holds no data."
+)
+@click.option("--code", metavar="K+M", help="K data and M parity shards (default: one bucket may be lost).")
+@click.option("--chunk-size", metavar="SIZE", help="64 KiB to 16 MiB, a power of two (default: 1 MiB).")
+@click.option(
+    "--passphrase-file", type=click.Path(path_type=Path), help="Read the passphrase from this file."
+)
+@click.option("--key-file", type=click.Path(path_type=Path), help="The volume opens with this key file.")
+def mkfs(
+    name: str,
+    urls: tuple[str, ...],
+    witnesses: tuple[str, ...],
+    code: str | None,
+    chunk_size: str | None,
+    passphrase_file: Path | None,
+    key_file: Path | None,
+) -> None:
+    """Make volume NAME over the given buckets, after checking that each keeps its promises."""
+    volume = VolumeHome(home(), name)
+    if volume.config_path.exists():
+        volume.create()  # says that the name is taken
+    wanted = parse_code(code, len(urls))
+    size = parse_size(chunk_size) if chunk_size else CHUNK_SIZE
+    secret = read_key_file(key_file) if key_file else new_passphrase(name, passphrase_file)
+    new = NewVolume(secret, wanted, size, os.getuid(), os.getgid())
+
+    async def job(offered: list[Offered]) -> Created:
+        places = [
+            NewBucket(item.url, item.options, item.bucket, shards=number < len(urls))
+            for number, item in enumerate(offered)
+        ]
+        return await create_volume(volume, places, new, clock=SystemClock())
+
+    _tell(name, with_urls([*urls, *witnesses], job))
+
+
+def parse_code(text: str | None, buckets: int) -> Code:
+    """``K+M``; without one, as many data shards as leave one bucket to lose.  Raises UsageError."""
+    if text is None:
+        return Code(max(1, buckets - 1), min(1, buckets - 1))
+    match = re.fullmatch(r"(\d{1,3})\+(\d{1,3})", text)
+    if match is None:
+        raise UsageError(f"--code {text}: must be K+M, for example 2+1")
+    return Code(int(match[1]), int(match[2]))
+
+
+def _tell(name: str, made: Created) -> None:
+    say(f"volume {name} is made: {made.description}")
+    for probe in made.probes:
+        for note in probe.notes:
+            say(f"{probe.url}: {note}")
+        if not probe.voter:
+            say(f"{probe.url}: its put-if-absent is not atomic, so it holds data and does not vote")
+    if made.writes_with_losses < made.tolerance:
+        say(
+            f"a new mount that writes needs {made.voters - made.writes_with_losses} of {made.voters} voting buckets "
+            "(or --force); a witness bucket would help"
+        )
+    click.echo("Recovery key, shown only now; it opens the volume without the passphrase:")
+    click.echo(f"    {made.recovery_key}")
