@@ -14,9 +14,11 @@ hypothesis.settings.load_profile("objfs")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_mount_left_behind() -> Iterator[None]:
+def no_mount_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A leaked mount would hang whoever walks over it next."""
-    before = {mount.directory for mount in mounts() if mount.fstype == FSTYPE}
+    base = tmp_path_factory.getbasetemp()
     yield
-    left = {mount.directory for mount in mounts() if mount.fstype == FSTYPE} - before
+    left = [
+        mount.directory for mount in mounts() if mount.fstype == FSTYPE and base in mount.directory.parents
+    ]
     assert not left, f"mounts left behind: {sorted(map(str, left))}"

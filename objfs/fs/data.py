@@ -160,23 +160,21 @@ class Data:
             raise failed
 
     def _write_piece(self, ino: Ino, piece: Piece, part: bytes) -> DirtyRange | Exception:
-        """Returns an error where the rows are still right, so that earlier pieces can stay; raises
-        it where the old version was replaced for nothing and the transaction must be undone."""
+        """Returns an error instead of raising it: the rows are right either way (a version that was
+        begun for nothing shows its base), so that earlier pieces can stay."""
         old = self._table.chunk_at(ino, piece.number)
         chunk = old if old is not None and self._cache.writable(old) else self._begin(ino, piece, old)
         try:
             return self._cache.write(chunk, piece.offset, part)
         except (ObjfsError, OSError) as error:
-            if old is not None and chunk is not old and chunk.base is None:
-                raise
             return error
 
     def _begin(self, ino: Ino, piece: Piece, old: Chunk | None) -> Chunk:
-        """A new version over the old one, or without a base where nothing of it will be seen."""
-        shown = 0 if old is None else self._cache.visible_length(old)
-        if old is None or (piece.offset == 0 and piece.length >= shown):
+        """A new version over the old one, also where it covers all of it: until the new bytes are
+        durable a power cut falls back to what was acknowledged (I1)."""
+        if old is None:
             return self._table.begin_chunk(ino, piece.number, None, 0)
-        return self._table.begin_chunk(ino, piece.number, old.chunk, shown)
+        return self._table.begin_chunk(ino, piece.number, old.chunk, self._cache.visible_length(old))
 
     # --- truncating --------------------------------------------------------------------
 

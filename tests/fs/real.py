@@ -11,7 +11,7 @@ import trio
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
 from objfs.fs import Capacity, FileSystem, FsSettings
 from objfs.meta import MetaDatabase, new_root
-from objfs.model import WriteGate
+from objfs.model import ChunkId, WriteGate
 from tests.cache.doubles import MemoryStore
 from tests.fs.memory import CHUNK, CountingBarrier, RealClock
 
@@ -30,9 +30,9 @@ class RealWorld:
         MetaDatabase.make(self.path, uuid=bytes(16), chunk_size=CHUNK, root=root, boot_id=BOOT).close()
         self.start()
 
-    def start(self) -> None:
+    def start(self, boot: bytes = BOOT) -> None:
         self.gate = WriteGate()
-        self.table = MetaDatabase.open(self.path, boot_id=BOOT)
+        self.table = MetaDatabase.open(self.path, boot_id=boot)
         self.cache = ChunkCache(
             Path(self.directory.name) / "cache",
             CHUNK,
@@ -42,7 +42,7 @@ class RealWorld:
             CacheSettings(reserve_bytes=0),
             self.gate,
             self.clock,
-            boot=BOOT,
+            boot=boot,
         )
         self.cache.recover()
         self.fs = self.mount()
@@ -52,6 +52,14 @@ class RealWorld:
         settings = FsSettings(CHUNK)
         barrier = CountingBarrier()
         return FileSystem(self.table, self.cache, settings, self.gate, self.clock, barrier, lambda: room)
+
+    def power_cut(self, *, lost: ChunkId) -> None:
+        """The rows arrived on the disk, the bytes of one chunk version did not."""
+        self.cache.close()
+        self.table.close()
+        for path in (Path(self.directory.name) / "cache").rglob(f"{lost:016x}"):
+            path.write_bytes(b"")
+        self.start(b"another boot")
 
     def restart(self) -> None:
         self.cache.close()

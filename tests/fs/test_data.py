@@ -108,13 +108,15 @@ async def test_a_frozen_version_is_layered_over_not_written(file: File) -> None:
 
 
 @pytest.mark.parametrize("length", [4, 5, CHUNK])
-async def test_a_write_that_covers_all_needs_no_base(file: File, length: int) -> None:
+async def test_a_write_that_covers_all_keeps_its_base_for_a_power_cut(file: File, length: int) -> None:
     await file.write(0, b"aaaa")
+    frozen = file.world.table.chunk_at(file.ino, 0)
+    assert frozen is not None
     file.world.cache.freeze()
     await file.write(0, b"b" * length)
     over = file.world.table.chunk_at(file.ino, 0)
     assert over is not None
-    assert over.base is None
+    assert (over.base, over.base_size) == (frozen.chunk, 4)
     assert await file.read() == b"b" * length
 
 
@@ -309,7 +311,7 @@ async def test_a_read_that_is_overtaken_gets_the_new_version(file: File) -> None
 
         nursery.start_soon(reader)
         await world.cache.reading.wait()
-        world.cache.freeze()
+        await file.truncate(0)
         await file.write(0, b"new")
         world.cache.arrive.set()
     assert got == [b"new"]
