@@ -1,1 +1,1 @@
-"""Measures file systems side by side: ``python -m bench.run``."""
+"""Measures objfs on this machine: ``python -m bench.run``."""

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import trio
 
-from objfs.app.wire import LINE_MAX, Message, decode, encode, failure, text
+from objfs.app.wire import LINE_MAX, Message, decode, encode, failure, first_cause, text
 from objfs.errors import MountError, ObjfsError, UsageError
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class ControlServer:
 
         try:
             request = decode(line)
-            result = await self._command(text(request, "command"))(request, report)
+            result = await _unwrapped(self._command(text(request, "command")), request, report)
             await stream.send_all(encode({"result": result}))
         except ObjfsError as error:
             await stream.send_all(encode(failure(error)))
@@ -105,6 +105,14 @@ class ControlServer:
         if command is None:
             raise UsageError(f"this mount does not know the command {name!r}: it may be of another objfs")
         return command
+
+
+async def _unwrapped(command: Command, request: Message, report: Report) -> Message:
+    """A command may use a nursery; its caller sees the error and not the group."""
+    try:
+        return await command(request, report)
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from group
 
 
 class _Lines:

@@ -18,6 +18,7 @@ from objfs.app.buckets import OpenBucket, opened
 from objfs.app.clock import SystemClock
 from objfs.app.options import MountOptions
 from objfs.app.room import Room
+from objfs.app.safety import MutationGate, Safety
 from objfs.app.upkeep import Upkeep
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
 from objfs.errors import (
@@ -88,6 +89,8 @@ class Engine:
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate)
         self.cache = self._make_cache()
         self.reaper = self._make_reaper()
+        self._mutations = MutationGate(volume.gate)
+        self.safety = Safety(self._mutations, self.reaper)
         self.checkpointer = self._make_checkpointer()
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.fs = self._make_fs(options)
@@ -152,8 +155,8 @@ class Engine:
             start=volume.moment,
             interval_s=self.settings.checkpoint_interval,
             carried=volume.carried,
-            condemn=reaper.condemn,
-            note=reaper.note,
+            condemn=self.safety.at_cut,
+            note=self.safety.at_publish,
         )
 
     def _make_fs(self, options: MountOptions) -> FileSystem:
@@ -165,7 +168,7 @@ class Engine:
         )
         barrier = self.checkpointer or NoBarrier()
         return FileSystem(
-            self.table, self.cache, settings, self.gate, self.clock, barrier, self.room.capacity
+            self.table, self.cache, settings, self._mutations, self.clock, barrier, self.room.capacity
         )
 
     # --- running -----------------------------------------------------------------------
@@ -175,6 +178,7 @@ class Engine:
         report = self.cache.recover()
         log.info("cache recovered %s", report)
         await self.fs.recover()
+        self.safety.opened(clean=not self.changed)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """All background work, until cancelled."""
@@ -193,8 +197,13 @@ class Engine:
         return self.volume.lease.epoch if self.volume.lease is not None else 0
 
     @property
+    def safe(self) -> bool:
+        """Everything that was acknowledged is recoverable from the buckets."""
+        return self.read_only or self.safety.safe
+
+    @property
     def changed(self) -> bool:
-        """Whether anything acknowledged is not recoverable from the buckets yet."""
+        """Whether there is anything left to ship, be it only where chunks were stored."""
         return self.checkpointer is not None and self.checkpointer.changed
 
     @property

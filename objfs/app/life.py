@@ -114,7 +114,7 @@ class Life:
             epoch=engine.epoch,
             inodes=inodes,
             content_bytes=content,
-            safe=not engine.changed,
+            safe=engine.safe,
             dirty_bytes=engine.left_bytes,
             dirty_chunks=cache.dirty_chunks,
             oldest_dirty_s=cache.oldest_dirty_age_s,

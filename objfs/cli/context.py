@@ -36,7 +36,7 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def show_json(value: Mapping[str, JSON] | Sequence[JSON]) -> None:
+def show_json(value: Mapping[str, object] | Sequence[object]) -> None:
     click.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
@@ -103,7 +103,7 @@ def drain_progress(label: str) -> Iterator[Callable[[Mapping[str, JSON]], None]]
         yield update
 
 
-_UNITS = {"": 1, "B": 1} | {
+_UNITS: dict[str, int] = {"": 1, "B": 1} | {
     letter + suffix: base**power
     for power, letter in enumerate("KMGT", 1)
     for suffix, base in (("IB", 1024), ("B", 1000))

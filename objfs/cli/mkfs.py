@@ -21,17 +21,11 @@ from objfs.volume.mkfs import CHUNK_SIZE, Created, NewBucket, NewVolume, create_
 
 @click.command()
 @click.argument("name")
-@click.option(
-    "--bucket", "urls", multiple=True, required=True, metavar="URL", help="A bucket; give it repeatedly."
-)
-@click.option(
-    "--witness", "witnesses", multiple=True, metavar="URL", help="A bucket that votes and holds no data."
-)
+@click.option("--bucket", "urls", multiple=True, required=True, metavar="URL", help="A bucket; repeatable.")
+@click.option("--witness", "witnesses", multiple=True, metavar="URL", help="A bucket that only votes.")
 @click.option("--code", metavar="K+M", help="K data and M parity shards (default: one bucket may be lost).")
 @click.option("--chunk-size", metavar="SIZE", help="64 KiB to 16 MiB, a power of two (default: 1 MiB).")
-@click.option(
-    "--passphrase-file", type=click.Path(path_type=Path), help="Read the passphrase from this file."
-)
+@click.option("--passphrase-file", type=click.Path(path_type=Path), help="The passphrase is in this file.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="The volume opens with this key file.")
 def mkfs(
     name: str,
@@ -79,9 +73,10 @@ def _tell(name: str, made: Created) -> None:
         if not probe.voter:
             say(f"{probe.url}: its put-if-absent is not atomic, so it holds data and does not vote")
     if made.writes_with_losses < made.tolerance:
+        needed = made.voters - made.writes_with_losses
         say(
-            f"a new mount that writes needs {made.voters - made.writes_with_losses} of {made.voters} voting buckets "
-            "(or --force); a witness bucket would help"
+            f"a new mount that writes needs {needed} of {made.voters} voting buckets (or --force); "
+            "a witness bucket would help"
         )
     click.echo("Recovery key, shown only now; it opens the volume without the passphrase:")
     click.echo(f"    {made.recovery_key}")

@@ -131,7 +131,9 @@ async def identified(
     async def read(slot: Slot, bucket: Bucket) -> None:
         check(slot, await bucket.get(layout.LABEL))
 
-    answers = await everybody.each(read, slots=tuple(given))
+    answers = await everybody.each(
+        read, slots=tuple(given), enough=lambda found: 2 * len(found.values) > len(given)
+    )
     left_out: dict[Slot, str] = {}
     for slot, error in answers.errors.items():
         if isinstance(error, ForeignBucket):

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import trio
 
 from objfs.codec.keys import KeyRing
-from objfs.errors import BucketError, LeaseLost, NoQuorum, ReadOnly, StoreError
+from objfs.errors import BucketError, Corrupt, LeaseLost, NoQuorum, ReadOnly, StoreError
 from objfs.model import Clock, WriteGate
 from objfs.volume import manifest as manifests
 from objfs.volume.lease import Lease
@@ -38,16 +38,13 @@ from objfs.volume.ports import BlobStore, Cut, CutSource, PageLog, PageSet, Repl
 from objfs.volume.progress import Mark, Progress, write_delta_pages, write_progress
 from objfs.volume.published import Published, publish
 from objfs.volume.quorum import BucketSet
+from objfs.volume.recover import replay
 from objfs.volume.shipping import PageSource, Stack, delta_key, ship_pages, ship_patch
 
 log = logging.getLogger(__name__)
 
 GATE_POLL_S = 1.0
 """How often a checkpoint that waits for placements looks whether the gate is still open."""
-
-LOG_MAX = 64 * 1024 * 1024
-"""Bytes of the inode table's log above which it is shortened without waiting for a checkpoint."""
-LOG_POLL_S = 1.0
 
 Condemner = Callable[[int, int], tuple[Condemned, ...]]
 """(sequence, wall time) -> what the manifest of that cut condemns; called at the cut."""
@@ -168,6 +165,7 @@ class Checkpointer:
         self._interval_s = interval_s
         self._carried: dict[int, Mapping[int, bytes]] = {}
         """Page -> the set that holds its newest image: images themselves are read when they are needed."""
+        self._page_count = start.manifest.page_count if start is not None else 0
         self._carry(carried)
         self._condemn: Condemner = condemn or (lambda _sequence, _wall_ns: ())
         self._note = note or (lambda _manifest: None)
@@ -183,22 +181,7 @@ class Checkpointer:
     # --- asking for one --------------------------------------------------------------------
 
     async def run(self) -> None:
-        """A checkpoint every interval while something changes, until the lease is lost.
-
-        Also keeps the log of the inode table short while checkpoints cannot be made.
-        """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_trimmed)
-            await self._run_checkpoints()
-            nursery.cancel_scope.cancel()
-
-    async def _keep_trimmed(self) -> None:
-        while True:
-            await trio.sleep(LOG_POLL_S)
-            if self._parts.pages.size > LOG_MAX:
-                await self._trim()
-
-    async def _run_checkpoints(self) -> None:
+        """A checkpoint every interval while something changes, until the lease is lost."""
         while self._parts.gate.open:
             await trio.sleep(self._interval_s)
             try:
@@ -277,7 +260,7 @@ class Checkpointer:
         condemned = self._condemn(self._sequence + 1, wall_ns)
         taken = await trio.to_thread.run_sync(parts.pages.take, mark)
         self._carry(taken)
-        await self._trim()
+        await trio.to_thread.run_sync(parts.pages.backfill)
         patch = await self._placed(cut)
         await parts.sync()
         return await self._build(number, taken, patch, condemned, wall_ns)
@@ -290,12 +273,8 @@ class Checkpointer:
     def _carry(self, pages: PageSet | None) -> None:
         if pages is not None:
             self._carried |= dict.fromkeys(pages.pages, pages.pages)
-
-    async def _trim(self) -> None:
-        """Keeps the log short: what it holds goes into the database file (untaken pages are spooled)."""
-        await trio.to_thread.run_sync(self._parts.pages.backfill)
-        if self._parts.pages.size > LOG_MAX:
-            self._parts.pages.restart()
+            # A log in which nothing was written yet does not know how large the table is.
+            self._page_count = pages.page_count or self._page_count
 
     async def _placed(self, cut: Cut) -> Patch:
         """The cut's placements; gives up when the gate closes, since nothing is placed then."""
@@ -309,15 +288,8 @@ class Checkpointer:
         self, number: int, taken: PageSet, patch: Patch, condemned: tuple[Condemned, ...], wall_ns: int
     ) -> _Attempt:
         parts, before = self._parts, self._moment
-        pages = _Overlay(taken.page_size, taken.page_count, _Newest(self._carried, taken.page_count))
-        stack = await ship_pages(
-            parts.store,
-            before.stack if before is not None else Stack(),
-            pages.pages,
-            pages.page_count,
-            pages.page_size,
-            pages.source(parts.replica),
-        )
+        pages = _Overlay(taken.page_size, self._page_count, _Newest(self._carried, self._page_count))
+        stack = await self._ship(pages)
         inline, blobs = await ship_patch(parts.store, patch)
         manifest = Manifest(
             volume=parts.ring.volume,
@@ -337,8 +309,28 @@ class Checkpointer:
             condemned=condemned,
             digest_key=before.manifest.digest_key if before is not None else parts.ring.current.key_id,
         )
-        data = await trio.to_thread.run_sync(manifests.encode, manifest, parts.ring)
+        data = await trio.to_thread.run_sync(_encode, manifest, parts.ring)
         return _Attempt(number, pages, Moment.of(Published(manifest, data, ()), stack), data)
+
+    async def _ship(self, pages: _Overlay) -> Stack:
+        """Uploads base or delta.  A new base takes every page from the replica, so that is verified then."""
+        parts = self._parts
+        before = self._moment.stack if self._moment is not None else Stack()
+        stack = await self._ship_from(before, pages)
+        if self._moment is None or stack.base == before.base:
+            return stack
+        if await trio.to_thread.run_sync(parts.replica.compute_digest) == parts.replica.digest:
+            return stack
+        log.error("replica of the inode table is damaged on the local disk: it is fetched from the buckets")
+        await trio.to_thread.run_sync(parts.replica.clear)
+        await replay(parts.store, self._moment.manifest, parts.replica)
+        return await self._ship_from(before, pages)
+
+    async def _ship_from(self, before: Stack, pages: _Overlay) -> Stack:
+        image = pages.source(self._parts.replica)
+        return await ship_pages(
+            self._parts.store, before, pages.pages, pages.page_count, pages.page_size, image
+        )
 
     async def _put(self, attempt: _Attempt) -> None:
         """Steps 5 and 6; repeating them is harmless."""
@@ -395,3 +387,13 @@ class Checkpointer:
             last_duration_s=self._duration_s,
             last_error=self._last_error,
         )
+
+
+def _encode(manifest: Manifest, ring: KeyRing) -> bytes:
+    """The bytes to publish, read back once: what cannot be read must not become the newest moment."""
+    data = manifests.encode(manifest, ring)
+    if manifests.decode(data, manifest.sequence, ring) != manifest:
+        raise Corrupt(
+            f"manifest {manifest.sequence} does not read back as it was written; nothing is published"
+        )
+    return data

@@ -14,19 +14,22 @@ import trio
 
 from objfs.backends.base import Bucket
 from objfs.codec.keys import DEFAULT_COST, Cost, KeyRing, Slot, make_slot
-from objfs.errors import BucketError, NoQuorum, UsageError
+from objfs.errors import BucketError, NoQuorum, TimedOut, UsageError
 from objfs.model import Clock
 from objfs.model import Slot as BucketSlot
 from objfs.store import layout
 from objfs.volume import header as headers
 from objfs.volume.header import HEADER_MAX, Secret, VolumeHeader
-from objfs.volume.quorum import BucketSet
+from objfs.volume.quorum import STRAGGLER_S, BucketSet
 
 log = logging.getLogger(__name__)
 
 
 async def read_headers(buckets: Mapping[str, Bucket]) -> tuple[dict[str, bytes], dict[str, BucketError]]:
-    """The header objects by the name each bucket is given here, and why others could not be read."""
+    """The header objects by the name each bucket is given here, and why others could not be read.
+
+    Once more than half have answered, the rest is not waited for longer than ``STRAGGLER_S``.
+    """
     found: dict[str, bytes] = {}
     errors: dict[str, BucketError] = {}
 
@@ -36,10 +39,16 @@ async def read_headers(buckets: Mapping[str, Bucket]) -> tuple[dict[str, bytes],
         except BucketError as error:
             errors[name] = error
             log.warning("header not read bucket=%s: %s", name, error)
+        if 2 * len(found) > len(buckets):
+            scope.deadline = min(scope.deadline, trio.current_time() + STRAGGLER_S)
 
-    async with trio.open_nursery() as nursery:
-        for name, bucket in buckets.items():
-            nursery.start_soon(read, name, bucket)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            for name, bucket in buckets.items():
+                nursery.start_soon(read, name, bucket)
+    for name in buckets.keys() - found.keys() - errors.keys():
+        errors[name] = TimedOut(f"{name} did not answer in time")
+        log.warning("header not read bucket=%s: no answer in time", name)
     return found, errors
 
 
@@ -83,6 +92,8 @@ async def add_slot(
         raise UsageError(f"a volume has at most {headers.SLOTS_MAX} key slots; remove one first")
     number = max((slot.slot_id for slot in header.slots), default=-1) + 1
 
+    now_ns = clock.now_ns()
+
     def wrap() -> Slot:
         return make_slot(
             number,
@@ -92,7 +103,7 @@ async def add_slot(
             ring.volume,
             cost=cost,
             label=label,
-            now_ns=clock.now_ns(),
+            now_ns=now_ns,
         )
 
     slot = await trio.to_thread.run_sync(wrap)

@@ -18,19 +18,26 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import trio
 
 from objfs.backends.base import Bucket
-from objfs.codec.envelope import Kind
 from objfs.codec.keys import KeyRing
-from objfs.codec.seal import open_object, seal_object
-from objfs.errors import CodecError, HeldElsewhere, LeaseLost, NoQuorum, NoSuchObject
+from objfs.errors import HeldElsewhere, LeaseLost, NoQuorum
 from objfs.model import Clock, Slot, WriteGate
 from objfs.store import layout
-from objfs.volume.fields import Fields, canonical
+from objfs.volume.epochs import (
+    Holder,
+    KnownLease,
+    LeaseRecord,
+    Seen,
+    encode,
+    observe,
+    read_epoch,
+    read_higher,
+)
 from objfs.volume.quorum import Answers, BucketSet
 
 log = logging.getLogger(__name__)
@@ -39,129 +46,6 @@ TAKE_OVER_INTERVALS = 3
 """How many of its own intervals a holder's counter must stand still before it counts as dead."""
 CLAIM_ATTEMPTS = 6
 KEPT_EPOCHS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who claims: the state directory's random id and, for people, where it runs."""
-
-    state_id: bytes
-    host: str
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseRecord:
-    """The content of ``lease/<epoch>``.  ``since_ns`` is wall time, for display only.
-
-    ``settled`` is true on a release after which no manifest can still be under way.
-    """
-
-    epoch: int
-    holder: Holder
-    since_ns: int
-    interval_s: float
-    counter: int = 0
-    released: bool = False
-    settled: bool = False
-
-    def describe(self, now_ns: int) -> str:
-        """For messages: host, process and age."""
-        age = max(0, now_ns - self.since_ns) // 1_000_000_000
-        return f"host {self.holder.host}, process {self.holder.pid}, since {age} s (epoch {self.epoch})"
-
-
-@dataclass(frozen=True, slots=True)
-class KnownLease:
-    """What this state directory last wrote into a lease of its own."""
-
-    epoch: int
-    counter: int
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The highest epoch that proves itself; epoch 0 means that nobody ever held the volume."""
-
-    epoch: int
-    record: LeaseRecord | None
-    answered: int
-
-
-def encode(record: LeaseRecord, ring: KeyRing) -> bytes:
-    body = canonical(
-        {
-            "epoch": record.epoch,
-            "state_id": record.holder.state_id.hex(),
-            "host": record.holder.host,
-            "pid": record.holder.pid,
-            "since_ns": record.since_ns,
-            "interval_s": record.interval_s,
-            "counter": record.counter,
-            "released": record.released,
-            "settled": record.settled,
-        }
-    )
-    return seal_object(ring.current, Kind.LEASE, layout.lease_name(record.epoch), body)
-
-
-def decode(data: bytes, epoch: int, ring: KeyRing) -> LeaseRecord:
-    """Raises Corrupt, NewerFormat, UnknownKey."""
-    name = layout.lease_name(epoch)
-    fields = Fields.parse(open_object(ring, Kind.LEASE, name, data), name)
-    if fields.integer("epoch") != epoch:
-        raise fields.wrong("epoch", f"{epoch}")
-    return LeaseRecord(
-        epoch,
-        Holder(fields.hexbytes("state_id", 16), fields.text("host", 256), fields.integer("pid")),
-        fields.integer("since_ns"),
-        fields.number("interval_s", 0, 86400),
-        fields.integer("counter"),
-        fields.flag("released"),
-        fields.flag("settled"),
-    )
-
-
-# --- looking -------------------------------------------------------------------------------
-
-
-async def observe(buckets: BucketSet, ring: KeyRing) -> Seen:
-    """The highest epoch on any voter that answers; an object that does not open is no lease."""
-
-    async def look(slot: Slot, bucket: Bucket) -> LeaseRecord | None:
-        return await _highest(bucket, ring, buckets.name(slot))
-
-    def enough(answers: Answers[LeaseRecord | None]) -> bool:
-        return answers.count(buckets.voters) >= buckets.quorum
-
-    answers = await buckets.each(look, slots=buckets.voters, enough=enough)
-    record = _decide([record for record in answers.values.values() if record is not None])
-    return Seen(record.epoch if record is not None else 0, record, len(answers.values))
-
-
-def _decide(records: Sequence[LeaseRecord]) -> LeaseRecord | None:
-    """Of the records of the highest epoch one that still counts.
-
-    Of one claimant the highest counter is the latest word, whatever a late renewal left elsewhere.  Of
-    several claimants (a split claim) one that has not released: it may have won.
-    """
-    top = max((record.epoch for record in records), default=0)
-    latest: dict[bytes, LeaseRecord] = {}
-    for record in sorted((record for record in records if record.epoch == top), key=lambda r: r.counter):
-        latest[record.holder.state_id] = record
-    return min(latest.values(), key=lambda record: record.released, default=None)
-
-
-async def _highest(bucket: Bucket, ring: KeyRing, where: str) -> LeaseRecord | None:
-    epochs = [layout.parse_lease(info.key) for info in await bucket.list(layout.LEASE_PREFIX)]
-    for epoch in sorted((epoch for epoch in epochs if epoch is not None), reverse=True):
-        try:
-            return decode(await bucket.get(layout.lease_name(epoch)), epoch, ring)
-        except NoSuchObject:
-            continue
-        except CodecError as error:
-            log.warning("lease skipped bucket=%s epoch=%d: %s", where, epoch, error)
-    return None
 
 
 # --- claiming ------------------------------------------------------------------------------
@@ -289,6 +173,18 @@ async def _withdraw(buckets: BucketSet, ring: KeyRing, record: LeaseRecord, answ
 # --- holding -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseStatistics:
+    """Gauges.  ``renewed_age_s`` is the time since the last renewal that a majority took; ``voters`` are all,
+    ``answered`` those that took part in it."""
+
+    epoch: int
+    counter: int
+    renewed_age_s: float
+    voters: int
+    answered: int
+
+
 class Lease:
     """A held lease.  ``previous`` is the record of the epoch before, as it was seen at the claim."""
 
@@ -309,6 +205,17 @@ class Lease:
         self._gate = gate
         self._clock = clock
         self._remember = remember
+        self._renewed = clock.monotonic()
+        self._answered = len(buckets.voters)
+
+    def statistics(self) -> LeaseStatistics:
+        return LeaseStatistics(
+            self.epoch,
+            self.record.counter,
+            self._clock.monotonic() - self._renewed,
+            len(self._buckets.voters),
+            self._answered,
+        )
 
     @property
     def epoch(self) -> int:
@@ -324,7 +231,7 @@ class Lease:
         needed = self._buckets.quorum if needed is None else needed
 
         async def look(slot: Slot, bucket: Bucket) -> LeaseRecord | None:
-            return await _higher(bucket, self._ring, self.epoch, self._buckets.name(slot))
+            return await read_higher(bucket, self._ring, self.epoch, self._buckets.name(slot))
 
         answers = await self._buckets.each(
             look, slots=self._buckets.voters, enough=lambda found: len(found.values) >= needed
@@ -360,6 +267,9 @@ class Lease:
         for slot, error in answers.errors.items():
             log.warning("lease not renewed bucket=%s: %s", self._buckets.name(slot), error)
         self._judge(answers)
+        self._answered = len(answers.values)
+        if self._answered >= self._buckets.quorum:
+            self._renewed = self._clock.monotonic()
 
     async def _write_own(self) -> Answers[LeaseRecord | None]:
         record = self.record
@@ -367,7 +277,7 @@ class Lease:
         data = encode(record, self._ring)
 
         async def put(_slot: Slot, bucket: Bucket) -> LeaseRecord | None:
-            higher = await _get(bucket, self._ring, record.epoch + 1)
+            higher = await read_epoch(bucket, self._ring, record.epoch + 1)
             if higher is None and self._gate.open:
                 await bucket.put(layout.lease_name(record.epoch), data)
             return higher
@@ -406,18 +316,3 @@ class Lease:
             self._gate.check()
             await bucket.delete(layout.lease_name(epoch))
         return len(old)
-
-
-async def _get(bucket: Bucket, ring: KeyRing, epoch: int) -> LeaseRecord | None:
-    try:
-        return decode(await bucket.get(layout.lease_name(epoch)), epoch, ring)
-    except NoSuchObject:
-        return None
-    except CodecError as error:
-        log.warning("lease skipped bucket=%s epoch=%d: %s", bucket.url, epoch, error)
-        return None
-
-
-async def _higher(bucket: Bucket, ring: KeyRing, epoch: int, where: str) -> LeaseRecord | None:
-    found = await _highest(bucket, ring, where)
-    return found if found is not None and found.epoch > epoch else None

@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -26,7 +27,7 @@ from objfs.backends.base import Bucket
 from objfs.cache.recovery import boot_id
 from objfs.codec.identity import page_hash
 from objfs.codec.keys import KeyRing
-from objfs.errors import ForeignBucket, Unclean
+from objfs.errors import ForeignBucket, LeaseLost, Unclean
 from objfs.meta.pages import PageSet
 from objfs.meta.replica import Replica
 from objfs.meta.table import MetaDatabase
@@ -34,8 +35,9 @@ from objfs.model import Clock, Slot, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
 from objfs.volume.checkpoint import Moment
+from objfs.volume.epochs import Holder
 from objfs.volume.header import Secret, VolumeHeader
-from objfs.volume.lease import Claim, Holder, Lease, acquire
+from objfs.volume.lease import Claim, Lease, acquire
 from objfs.volume.local import VolumeHome
 from objfs.volume.manifest import Manifest
 from objfs.volume.progress import (
@@ -232,7 +234,10 @@ class _Opening:
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
-        self._gate.check()
+        if not self._gate.open:
+            found[3].close()
+            found[2].close()
+            raise LeaseLost(str(self._gate.reason))
         return found
 
     # --- buckets ---------------------------------------------------------------------------
@@ -270,6 +275,7 @@ class _Opening:
         newest = await read_newest(self._buckets, self._ring, force=force)
         if newest is None:
             raise Unclean("the volume has no checkpoint: its mkfs was never finished; make it again")
+        self._judge(newest)  # a history that is older than ours must not be fenced before a person decides
         if lease is None:
             return newest
         before = lease.previous
@@ -290,23 +296,29 @@ class _Opening:
         log.info(
             "local state verdict=%s clean=%s sequence=%d", verdict.value, clean, newest.manifest.sequence
         )
-        if verdict in (Verdict.SAME, Verdict.OWN):
-            replica = self._open_replica(newest.manifest)
-            stack = await self._agree(replica, newest, verdict)
-            carried = None if clean and verdict is Verdict.SAME else await self._differences(replica)
-            meta = MetaDatabase.open(self._home.database_path, boot_id=self._options.boot)
-        else:
+        if verdict not in (Verdict.SAME, Verdict.OWN):
             await self._clear(clean)
+        with ExitStack() as undo:
             replica = self._open_replica(newest.manifest)
-            self._tell(f"recovering {newest.manifest.page_count} pages of the inode table")
-            stack = await replay(self._store, newest.manifest, replica)
-            meta = await rebuild_table(
-                self._store, newest.manifest, replica, self._home.database_path, self._options.boot
-            )
-            carried = None
-        moment = Moment.of(newest, stack)
-        await trio.to_thread.run_sync(write_progress, self._home, Progress(moment.mark))
+            undo.callback(replica.close)
+            if verdict in (Verdict.SAME, Verdict.OWN):
+                stack = await self._agree(replica, newest, verdict)
+                carried = None if clean and verdict is Verdict.SAME else await self._differences(replica)
+                meta = MetaDatabase.open(self._home.database_path, boot_id=self._options.boot)
+            else:
+                stack, meta = await self._recover(newest.manifest, replica)
+                carried = None
+            undo.callback(meta.close)
+            moment = Moment.of(newest, stack)
+            await trio.to_thread.run_sync(write_progress, self._home, Progress(moment.mark))
+            undo.pop_all()
         return verdict, moment, replica, meta, carried
+
+    async def _recover(self, manifest: Manifest, replica: Replica) -> tuple[Stack, MetaDatabase]:
+        self._tell(f"recovering {manifest.page_count} pages of the inode table")
+        stack = await replay(self._store, manifest, replica)
+        path, boot = self._home.database_path, self._options.boot
+        return stack, await rebuild_table(self._store, manifest, replica, path, boot)
 
     def _judge(self, newest: Published) -> Verdict:
         progress = read_progress(self._home)
@@ -317,7 +329,8 @@ class _Opening:
             assert progress is not None
             raise Unclean(
                 f"the buckets' newest moment is {newest.manifest.sequence}, but "
-                f"{progress.published.sequence} was published from here; bring the missing buckets back, or use --force to go on from theirs"
+                f"{progress.published.sequence} was published from here; bring the missing buckets back, "
+                "or use --force to go on from theirs"
             )
         return verdict
 
@@ -347,8 +360,12 @@ class _Opening:
 
     async def _clear(self, clean: bool) -> None:
         """Makes room for a recovery; what may hold data that was never uploaded is kept."""
-        if not self._home.database_path.exists() or clean:
-            await trio.to_thread.run_sync(self._home.remove_contents)
+        home = self._home
+        holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
+        # Without checkpoint.json the table is what an interrupted recovery left.
+        unfinished = read_progress(home) is None and not holds_data
+        if clean or unfinished or not home.database_path.exists():
+            await trio.to_thread.run_sync(home.remove_contents)
             return
         stamp = f"{self._clock.now_ns() // 1_000_000_000}"
         self._salvage = await trio.to_thread.run_sync(self._home.set_aside, stamp)

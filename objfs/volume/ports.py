@@ -43,15 +43,6 @@ class PageLog(Protocol):
         """Moves committed pages into the database file.  Blocking, bounded."""
         ...
 
-    def restart(self) -> bool:
-        """Moves a short rest, so that the log starts over.  On the event loop's thread."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Of the log's file, in bytes."""
-        ...
-
 
 class BlobStore(Protocol):
     """Blobs as segments in the buckets."""
@@ -104,6 +95,11 @@ class Replica(Protocol):
         ...
 
     def apply(self, pages: PageSet) -> None: ...
+    def clear(self) -> None: ...
+    def compute_digest(self) -> int:
+        """The digest from every page, however long it takes."""
+        ...
+
     def digest_with(self, pages: PageSet) -> int:
         """The digest that ``apply`` of these pages would give."""
         ...

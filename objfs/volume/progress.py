@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import zstandard
 
 from objfs.errors import Corrupt
+from objfs.volume.epochs import KnownLease
 from objfs.volume.fields import JSON, Fields, canonical
-from objfs.volume.lease import KnownLease
 from objfs.volume.local import VolumeHome, read_json, write_json
 
 log = logging.getLogger(__name__)

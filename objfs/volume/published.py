@@ -151,7 +151,10 @@ async def read_at(
         except NoSuchObject:
             return None
 
-    answers = await buckets.each(fetch, slots=tuple(slots))
+    def enough(answers: Answers[bytes | None]) -> bool:
+        return answers.count(buckets.voters) >= buckets.quorum
+
+    answers = await buckets.each(fetch, slots=tuple(slots), enough=enough)
     copies: dict[bytes, list[Slot]] = {}
     for slot, data in answers.values.items():
         if data is not None:

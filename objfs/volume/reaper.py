@@ -28,6 +28,7 @@ from objfs.volume.quorum import BucketSet
 
 log = logging.getLogger(__name__)
 
+SEARCH_INTERVAL_S = 600.0
 SEARCH_BATCH = 512
 """Segments condemned by one search."""
 BATCH = 64
@@ -50,6 +51,15 @@ class Reaped:
     manifests: int = 0
     blobs: int = 0
     segments: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReaperStatistics:
+    """Gauges: manifests kept, segments condemned and waiting, and what was deleted since the mount."""
+
+    kept_manifests: int
+    condemned: int
+    total: Reaped
 
 
 def expired(kept: Sequence[Manifest], retention: Retention, now_ns: int) -> list[Manifest]:
@@ -84,6 +94,8 @@ class Reaper:
         self._retention = retention
         self._known: dict[int, Manifest] = {}
         self._noted: dict[int, Manifest] = {}
+        self._searched: float | None = None
+        self._total = Reaped()
         self._rows: dict[bytes, SegmentNo] = {}
         self._condemned: dict[bytes, Condemned] = {}
 
@@ -111,6 +123,14 @@ class Reaper:
             log.debug("segment condemned uuid=%s", found[number].uuid.hex())
         return len(found)
 
+    async def _search_when_due(self) -> None:
+        """Now and then, since it looks at every segment's row; with it, old leases go."""
+        now = self._clock.monotonic()
+        if self._searched is None or now - self._searched >= SEARCH_INTERVAL_S:
+            self._searched = now
+            self.search()
+            await self._lease.sweep()
+
     # --- deleting --------------------------------------------------------------------------
 
     def note(self, manifest: Manifest) -> None:
@@ -120,6 +140,7 @@ class Reaper:
     async def round(self) -> Reaped:
         """Deletes what may go.  Raises LeaseLost, NoQuorum, ReadOnly."""
         await self._learn()
+        await self._search_when_due()
         kept = [self._known[sequence] for sequence in sorted(self._known)]
         old = expired(kept, self._retention, self._clock.now_ns())
         for manifest in old:
@@ -128,7 +149,12 @@ class Reaper:
         manifests = await self._delete_manifests(old)
         blobs = await self._delete_blobs(old, remaining)
         segments = await self._delete_condemned(remaining)
+        total = self._total
+        self._total = Reaped(total.manifests + manifests, total.blobs + blobs, total.segments + segments)
         return Reaped(manifests, blobs, segments)
+
+    def statistics(self) -> ReaperStatistics:
+        return ReaperStatistics(len(self._known), len(self._rows), self._total)
 
     async def _learn(self) -> None:
         """Completes what is known of the manifests in the buckets."""

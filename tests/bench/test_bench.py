@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench import report, workloads
-from bench.report import Cell
-from bench.run import main, mounted_floor
-from bench.workloads import WORKLOADS, Sizes, Stage
+from objfs.app.bench import report, workloads
+from objfs.app.bench.measure import mounted_floor
+from objfs.app.bench.report import Cell
+from objfs.app.bench.workloads import WORKLOADS, Sizes, Stage
+from objfs.cli.bench import bench
 
 SMALL = Sizes().scaled(0.002)
 
@@ -71,12 +72,12 @@ def test_the_command_measures_side_by_side(tmp_path: Path) -> None:
         "--only",
         "mkdir",
     ]
-    done = CliRunner().invoke(main, [*arguments, "--json", f"other={tmp_path / 'one'}"])
+    done = CliRunner().invoke(bench, [*arguments, "--json", f"other={tmp_path / 'one'}"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert [(record["target"], len(record["rounds"])) for record in found] == [("local", 2), ("other", 2)]
     assert list((tmp_path / "one").iterdir()) == []
-    shown = CliRunner().invoke(main, [*arguments, str(tmp_path / "one")])
+    shown = CliRunner().invoke(bench, [*arguments, str(tmp_path / "one")])
     assert "mkdir" in shown.stdout
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,9 +64,9 @@ class Shadow:
 
     def copy(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            if path.exists():
-                target = self.directory / path.relative_to(self.rig.directory)
-                target.parent.mkdir(parents=True, exist_ok=True)
+            target = self.directory / path.relative_to(self.rig.directory)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # dropped meanwhile
                 shutil.copyfile(path, target)
 
     def cut_power(self) -> None:

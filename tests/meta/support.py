@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 
 from objfs.meta import MetaDatabase, new_root
-from objfs.model import Ino, Location, NewInode, Placed, Segment, SegmentKind, SegmentNo, Slot
-from objfs.model import Chunk, Code
+from objfs.model import Chunk, Code, Location, NewInode, Placed, Segment, SegmentKind, SegmentNo, Slot
+from tests.doubles.inode_table import MemoryInodeTable
 
 CHUNK = 1024
 BOOT = b"first-boot"
@@ -20,6 +20,10 @@ def make(path: Path) -> MetaDatabase:
     return MetaDatabase.make(
         path, uuid=b"volume" + bytes(10), chunk_size=CHUNK, root=new_root(0, 0, START), boot_id=BOOT
     )
+
+
+def make_double() -> MemoryInodeTable:
+    return MemoryInodeTable(CHUNK, new_root(0, 0, START), BOOT)
 
 
 def regular(now_ns: int = START, mode: int = 0o644) -> NewInode:
@@ -40,15 +44,16 @@ def segment(length: int = 4096) -> Segment:
     return Segment(os.urandom(16), SegmentKind.DATA, 1, Code(2, 1), length, (0, length // 2, length), slots)
 
 
-def placed(chunk: Chunk, size: int = CHUNK, number: int = 0, frames: tuple[int, ...] = ()) -> Placed:
-    """A chunk at some place of a segment."""
+def placed(
+    chunk: Chunk, size: int = CHUNK, number: int = 0, frames: tuple[int, ...] = (), position: int = 0
+) -> Placed:
+    """A chunk somewhere in a segment; number 0 is the one about to be placed."""
     identity = hashlib.blake2b(b"%d" % chunk.chunk, digest_size=32).digest()
-    return Placed(chunk.chunk, Location(SegmentNo(number), 0, 0, frames or (size + 17,), size, identity))
+    return Placed(
+        chunk.chunk, Location(SegmentNo(number), position, 0, frames or (size + 17,), size, identity)
+    )
 
 
 def hasher(number: int, image: bytes) -> int:
     """A stand-in for the codec's keyed hash of a page."""
     return int.from_bytes(hashlib.blake2b(image, digest_size=32, key=b"%d" % number).digest(), "big")
-
-
-__all__ = ["BOOT", "CHUNK", "START", "Ino", "directory", "hasher", "make", "placed", "regular", "segment", "symlink"]

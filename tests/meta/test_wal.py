@@ -81,9 +81,13 @@ class PageHistory(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 400))
     def rolled_back(self, count: int) -> None:
-        with pytest.raises(NotFound), self.table.transaction():
-            self.write(count)
-            raise NotFound("on purpose")
+        def fail() -> None:
+            with self.table.transaction():
+                self.write(count)
+                raise NotFound("on purpose")
+
+        with pytest.raises(NotFound):
+            fail()
 
     @rule(data=st.data())
     def change(self, data: st.DataObject) -> None:
@@ -267,7 +271,7 @@ def test_a_take_that_fails_can_be_repeated(
 
 
 def test_synced_log_survives_a_crash(table: MetaDatabase, tmp_path: Path) -> None:
-    """kill -9: the files as they are, without closing.  The copied index is not used: SQLite makes it anew."""
+    """kill -9: the files as they are, without closing (the index is made anew)."""
     table.create(ROOT, b"kept", regular())
     table.sync_log()
     crashed = tmp_path / "crashed"
@@ -333,14 +337,18 @@ def test_a_crash_within_apply_hides_no_page_from_diff(
         replica.apply(pages_of(3, p1=b"a", p2=b"b", p3=b"c"))
         left = [writes]
 
-        def crash(*arguments: object) -> None:
+        write = replica_module._write_all
+
+        def crash(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        def write_or_crash(descriptor: int, data: bytes, offset: int) -> None:
             if left[0] == 0:
                 raise KeyboardInterrupt
             left[0] -= 1
-            write(*arguments)
+            write(descriptor, data, offset)
 
-        write = replica_module._write_all
-        monkeypatch.setattr(replica_module, "_write_all", crash)
+        monkeypatch.setattr(replica_module, "_write_all", write_or_crash)
         monkeypatch.setattr(os, "fdatasync", crash)
         with pytest.raises(KeyboardInterrupt):
             replica.apply(pages_of(3, p1=b"A", p2=b"B", p3=b"C"))

@@ -122,7 +122,8 @@ def test_the_helper_of_mount(station: Station, directory: Path) -> None:
     program = station.root / "objfs"
     program.write_text('#!/bin/sh\nexec "$PYTHON" -m objfs "$@"\n')
     program.chmod(0o755)
-    helper = [REPOSITORY / "contrib" / "mount.fuse.objfs", VOLUME, directory, "-o", "rw,nofail,user,noatime"]
+    script = str(REPOSITORY / "contrib" / "mount.fuse.objfs")
+    helper = [script, VOLUME, str(directory), "-o", "rw,nofail,user,noatime"]
     environment = station.full_environment() | {
         "OBJFS": str(program),
         "PYTHON": station.command()[0],
@@ -143,7 +144,7 @@ def test_read_only_and_beside_a_writer(
     (directory / "file").write_bytes(b"published")
     station.run("flush", directory)
     with Station(tmp_path / "other") as other:
-        other.attach(VOLUME, urls(places)[:1])
+        other.attach(VOLUME, urls(places)[:2])
         other.mount(VOLUME, tmp_path / "mnt2", "--read-only")
         assert (tmp_path / "mnt2" / "file").read_bytes() == b"published"
         with pytest.raises(OSError, match="Read-only"):

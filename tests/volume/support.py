@@ -14,9 +14,10 @@ from objfs.codec.keys import Cost, KeyRing, make_slot
 from objfs.errors import Unreachable
 from objfs.model import Code, Location, Segment, SegmentKind, SegmentNo, Slot, WriteGate
 from objfs.volume.blobs import BlobRef
+from objfs.volume.epochs import Holder, KnownLease
 from objfs.volume.features import Features
 from objfs.volume.header import Secret, VolumeHeader
-from objfs.volume.lease import Claim, Holder, KnownLease, Lease, acquire
+from objfs.volume.lease import Claim, Lease, acquire
 from objfs.volume.quorum import BucketSet
 from objfs.volume.table import BucketEntry
 

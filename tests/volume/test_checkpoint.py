@@ -256,3 +256,21 @@ async def test_wall_time_never_goes_backwards(tmp_path: Path, patient_clock: tri
     moment = one.checkpointer.moment
     assert moment is not None
     assert moment.manifest.wall_ns == before
+
+
+async def test_a_rotten_page_of_the_replica_does_not_travel(
+    tmp_path: Path, patient_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """I4: a new base is taken from the replica only when its digest holds; else it is fetched again."""
+    site = Site(3)
+    one = await writer(site, tmp_path)
+    one.table.commit(dict.fromkeys(range(2, 200), b"x"))
+    await one.flush()
+    sound = one.replica.digest
+    one.replica.rot(150)
+    assert one.replica.digest == sound
+    for number in range(20):
+        one.table.commit({page: bytes([number]) for page in range(2, 100)})
+        await one.flush()
+    assert await recovered(site) == one.table.now
+    assert caplog.text.count("replica of the inode table is damaged") == 1

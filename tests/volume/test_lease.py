@@ -11,7 +11,7 @@ import trio.testing
 from objfs.backends.wrappers.faults import FailAfter, Fault
 from objfs.errors import HeldElsewhere, LeaseLost, NoQuorum, Temporary
 from objfs.store import layout
-from objfs.volume.lease import Holder, decode, observe
+from objfs.volume.epochs import Holder, decode, observe
 from tests.volume.support import Site, release
 
 

@@ -172,7 +172,7 @@ async def test_a_crash_right_after_publishing_is_our_own_moment(tmp_path: Path) 
         def crash(_attempt: object) -> None:
             raise OSError("the process dies here")
 
-        rig.checkpointer._settle_files = crash  # type: ignore[method-assign]
+        rig.checkpointer._settle_files = crash  # type: ignore[method-assign, assignment]
         with pytest.raises(OSError, match="dies"):
             await rig.checkpointer.flush()
         rig.create(b"two")
@@ -267,3 +267,17 @@ async def test_without_a_majority_a_writing_mount_is_refused(tmp_path: Path) -> 
     home = await cloud.attach(without={"b1", "b2"})
     with pytest.raises(NoQuorum, match="force"):
         await cloud.open(home, OpenOptions(host="other"))
+
+
+async def test_an_interrupted_recovery_begins_anew_and_leaves_no_salvage(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    rig = await used(cloud)
+    rig.vanish()
+    home = await cloud.attach()
+    volume = await cloud.open(home, OTHER)
+    volume.meta.close()
+    volume.replica.close()
+    home.checkpoint_path.unlink()
+    volume = await cloud.open(home, OpenOptions(host="other"))
+    assert (volume.verdict, volume.salvage) == (Verdict.MISSING, None)
+    await volume.close(clean=False, settled=True)

@@ -62,19 +62,13 @@ class ToyTable:
     def backfill(self) -> None:
         pass
 
-    def restart(self) -> bool:
-        return True
-
-    @property
-    def size(self) -> int:
-        return 0
-
 
 class ToyReplica:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
         self.pages: dict[int, bytes] = {}
         self._count = 0
+        self._rotten: dict[int, bytes] = {}
 
     @property
     def page_count(self) -> int:
@@ -82,7 +76,12 @@ class ToyReplica:
 
     @property
     def digest(self) -> int:
-        return self._sum(self.pages)
+        return self._sum(self.pages | self._rotten)
+
+    def rot(self, number: int) -> None:
+        """The disk loses a page; the digest, kept incrementally, does not notice."""
+        self._rotten[number] = self.pages[number]
+        self.pages[number] = b"rotten".ljust(PAGE, b"!")
 
     def _sum(self, pages: Mapping[int, bytes]) -> int:
         return sum(page_hash(self._ring.current, *item) for item in pages.items()) % PAGE_HASH_MODULUS
@@ -94,8 +93,14 @@ class ToyReplica:
         self.pages.update(pages.pages)
         self._count = pages.page_count
 
+    def clear(self) -> None:
+        self.pages, self._count, self._rotten = {}, 0, {}
+
+    def compute_digest(self) -> int:
+        return self._sum(self.pages)
+
     def digest_with(self, pages: PageSet) -> int:
-        return self._sum(self.pages | dict(pages.pages))
+        return self._sum(self.pages | self._rotten | dict(pages.pages))
 
 
 class ToyCache:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from bench.workloads import Workload
+from objfs.app.bench.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A file system that keeps everything in dictionaries: what the binding itself costs.
 
-``python -m bench.floor MOUNTPOINT`` mounts it until it is unmounted or told to end.  It is as
+``python -m objfs.app.bench.floor MOUNTPOINT`` mounts it until it is unmounted or told to end.  It is as
 little as answers the workloads correctly: no checks that the kernel does already, kernel
 write-through, nothing written anywhere.  No file system on pyfuse3 can be faster by much.
 """
@@ -307,5 +307,5 @@ async def _end_on_signal() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m bench.floor MOUNTPOINT")
+        sys.exit("usage: python -m objfs.app.bench.floor MOUNTPOINT")
     main(Path(sys.argv[1]))

@@ -1,0 +1,244 @@
+"""Generations: what a snapshot will read, kept by triggers that no code path can forget."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlite_utils
+
+from objfs.errors import Corrupt, NewerFormat, ObjfsError
+from objfs.meta import MetaDatabase, schema
+from objfs.model import ROOT, AttrChange, Ino, RenameFlag
+from tests.meta.contract import mkdir, mkfile, store, write
+from tests.meta.support import BOOT, CHUNK, make, placed, segment
+
+Row = tuple[object, ...]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[MetaDatabase]:
+    with make(tmp_path / "meta.db") as table:
+        yield table
+        assert table.check() == []
+
+
+def sql(table: MetaDatabase) -> sqlite3.Connection:
+    return table._db.connection
+
+
+def at(table: MetaDatabase, name: str, generation: int) -> set[Row]:
+    """A versioned table as it stood in a generation, without born."""
+    one = next(each for each in schema.VERSIONED if each.name == name)
+    columns = ", ".join(column for column, _ in one.key + one.columns)
+    return set(
+        sql(table).execute(
+            f"SELECT {columns} FROM {name} WHERE born <= ?1 UNION ALL "
+            f"SELECT {columns} FROM {name}_old WHERE born <= ?1 AND died > ?1",
+            (generation,),
+        )
+    )
+
+
+def everything_at(table: MetaDatabase, generation: int) -> dict[str, set[Row]]:
+    return {one.name: at(table, one.name, generation) for one in schema.VERSIONED}
+
+
+def fill(table: MetaDatabase) -> Ino:
+    """A row in every versioned table; returns the file."""
+    ino = mkfile(table, ROOT, b"f")
+    write(table, ino)
+    table.set_xattr(ino, b"user.a", b"1", 0, 1)
+    return ino
+
+
+NEW = {
+    "inode": (
+        "INSERT OR REPLACE INTO inode (ino, born, mode, uid, gid, nlink, rdev, size, mtime_s, mtime_ns, "
+        "ctime_s, ctime_ns, btime_s, btime_ns) SELECT ino, ?, mode, 77, gid, nlink, rdev, size, 0, 0, 0, 0, 0, 0 "
+        "FROM inode WHERE ino = 2"
+    ),
+    "entry": (
+        "INSERT OR REPLACE INTO entry (parent, name, ino, cookie, born) "
+        "SELECT parent, name, ino, 77, ? FROM entry"
+    ),
+    "xattr": "INSERT OR REPLACE INTO xattr (ino, name, value, born) SELECT ino, name, x'77', ? FROM xattr",
+    "map": "INSERT OR REPLACE INTO map (ino, idx, chunk, born) SELECT ino, idx, chunk, ? FROM map",
+}
+CHANGES = {
+    "inode": "UPDATE inode SET uid = 77 WHERE ino = 2",
+    "entry": "UPDATE entry SET cookie = 77",
+    "xattr": "UPDATE xattr SET value = x'77'",
+    "map": "UPDATE map SET idx = idx + 1",
+}
+KINDS: dict[str, Callable[[str, int], tuple[str, tuple[int, ...]]]] = {
+    "update": lambda name, _: (CHANGES[name], ()),
+    "delete": lambda name, _: (f"DELETE FROM {name}" + (" WHERE ino = 2" if name == "inode" else ""), ()),
+    "replace": lambda name, generation: (NEW[name], (generation,)),
+    "upsert": lambda name, generation: (
+        NEW[name].replace("OR REPLACE ", "").replace(" FROM map", " FROM map WHERE true")
+        + {
+            "inode": " ON CONFLICT DO UPDATE SET uid = 77",
+            "entry": " WHERE true ON CONFLICT DO UPDATE SET cookie = 77",
+            "xattr": " WHERE true ON CONFLICT DO UPDATE SET value = x'77'",
+            "map": " ON CONFLICT DO UPDATE SET chunk = excluded.chunk",
+        }[name],
+        (generation,),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("name", ["inode", "entry", "xattr", "map"])
+def test_a_change_leaves_the_old_row_readable(tmp_path: Path, name: str, kind: str) -> None:
+    table = make(tmp_path / "meta.db")
+    fill(table)
+    before = everything_at(table, 1)
+    assert table.new_generation() == 1
+    statement, values = KINDS[kind](name, 2)
+    for _ in range(2):  # the second time there is nothing old left to keep
+        sql(table).execute(statement, values)
+        assert everything_at(table, 1) == before
+    assert sql(table).execute(f"SELECT count(*) FROM {name}_old").fetchone() == (1,)
+    if kind != "delete":
+        assert sql(table).execute(f"SELECT count(*) FROM {name} WHERE born = 2").fetchone() == (1,)
+    findings = [line for line in table.check() if line.startswith(("chunk", name))]
+    assert [line for line in findings if "refs" in line] == []
+    table.close()
+
+
+@pytest.mark.parametrize("name", ["inode", "entry", "xattr", "map"])
+def test_a_stale_birth_is_refused(table: MetaDatabase, name: str) -> None:
+    fill(table)
+    table.new_generation()
+    for born in (1, 3):
+        with pytest.raises(sqlite3.IntegrityError, match="present generation"):
+            sql(table).execute(NEW[name], (born,))
+        with pytest.raises(sqlite3.IntegrityError, match="present generation"):
+            sql(table).execute(f"UPDATE {name} SET born = ?", (born,))
+
+
+def test_without_a_snapshot_nothing_is_kept(table: MetaDatabase) -> None:
+    ino = fill(table)
+    table.set_attr(ino, AttrChange(mode=0o600))
+    table.unlink(ROOT, b"f", 3)
+    table.purge(ino, 10)
+    for one in schema.VERSIONED:
+        assert sql(table).execute(f"SELECT count(*) FROM {one.name}_old").fetchone() == (0,)
+
+
+def test_upload_compaction_and_reading_keep_nothing(table: MetaDatabase) -> None:
+    """They touch no versioned row, so a snapshot costs them nothing."""
+    ino = fill(table)
+    chunk = table.chunk_at(ino, 0)
+    assert chunk is not None
+    table.new_generation()
+    before = everything_at(table, 1)
+    table.mark_synced(chunk.chunk, [(0, CHUNK)])
+    table.note_durable_size(ino)
+    store(table, chunk)
+    number = table.place(segment(), [placed(chunk)])  # compaction: the same version in another segment
+    assert number is not None
+    table.set_attr(ino, AttrChange(atime_ns=5))
+    for one in schema.VERSIONED:
+        assert sql(table).execute(f"SELECT count(*) FROM {one.name}_old").fetchone() == (0,)
+    assert everything_at(table, 1) == before
+    assert [found.chunk for found in table.chunks_in_segment(number)] == [chunk.chunk]
+
+
+def test_the_tree_at_an_old_generation(table: MetaDatabase) -> None:
+    """A history over three generations; each is still there, row by row, and so are its chunk versions."""
+    sub, ino = mkdir(table, ROOT, b"d"), fill(table)
+    kept = write(table, ino, 1)
+    moments = {}
+
+    def snapshot() -> None:
+        generation = table.generation
+        moments[generation] = everything_at(table, generation)
+        assert table.new_generation() == generation
+
+    snapshot()
+    table.rename(ROOT, b"f", sub, b"g", RenameFlag.REPLACE, 20)
+    write(table, ino, 1)
+    table.set_xattr(ino, b"user.a", b"2", 0, 21)
+    snapshot()
+    table.truncate(ino, 0, 22, 10)
+    table.remove_xattr(ino, b"user.a", 23)
+    other = mkfile(table, ROOT, b"f")
+    snapshot()
+    table.unlink(sub, b"g", 24)
+    table.purge(ino, 10)
+    table.rmdir(ROOT, b"d", 25)
+    table.purge(sub, 10)
+    table.unlink(ROOT, b"f", 26)
+    table.purge(other, 10)
+    assert {generation: everything_at(table, generation) for generation in moments} == moments
+    assert table.chunk(kept.chunk) == kept, "the first snapshot needs it"
+    assert table.count() == (1, 0)
+    # Pruning the first snapshot: rows that only it needs go, and with them the version.
+    for one in schema.VERSIONED:
+        sql(table).execute(f"DELETE FROM {one.name}_old WHERE died <= 2")
+    assert table.chunk(kept.chunk) is None
+    assert {generation: everything_at(table, generation) for generation in (2, 3)} == {
+        generation: moments[generation] for generation in (2, 3)
+    }
+
+
+def test_a_rolled_back_generation_is_forgotten(table: MetaDatabase) -> None:
+    def fail() -> None:
+        with table.transaction():
+            table.new_generation()
+            raise ObjfsError("on purpose")
+
+    with pytest.raises(ObjfsError, match="on purpose"):
+        fail()
+    assert table.generation == 1
+    mkfile(table, ROOT, b"f")
+
+
+# --- the schema's number -------------------------------------------------------------------
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    with make(tmp_path / "meta.db") as table:
+        sql(table).execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    with pytest.raises(NewerFormat):
+        MetaDatabase.open(tmp_path / "meta.db", boot_id=BOOT)
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "other.db")
+    connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    (tmp_path / "noise.db").write_bytes(b"no database at all" * 1000)
+    (tmp_path / "empty.db").write_bytes(b"")
+    for name in ("other.db", "noise.db", "empty.db"):
+        with pytest.raises(Corrupt):
+            MetaDatabase.open(tmp_path / name, boot_id=BOOT)
+
+
+def test_migrations_run_once_and_whole(tmp_path: Path) -> None:
+    def two(database: sqlite_utils.Database) -> None:
+        database["inode"].add_column("colour", str)  # type: ignore[union-attr]
+
+    def three(database: sqlite_utils.Database) -> None:
+        database["segment"].create_index(["kind"])  # type: ignore[union-attr]
+        if broken:
+            raise ObjfsError("on purpose")
+
+    broken = True
+    make(tmp_path / "meta.db").close()
+    connection = sqlite3.connect(tmp_path / "meta.db", isolation_level=None)
+    with pytest.raises(ObjfsError, match="on purpose"):
+        schema.migrate(connection, (two, three))
+    database = sqlite_utils.Database(connection)
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert "colour" in database["inode"].columns_dict
+    broken = False
+    assert schema.migrate(connection, (two, three)) == 1
+    assert schema.migrate(connection, (two, three)) == 0
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert schema.row_counts(connection)["inode"] == 1
+    database.close()
