@@ -94,7 +94,8 @@ class PageLog:
         """Pages scanned after the last mark: number -> last position."""
         self._scanned = 0
         self._taken = 0
-        self._page_count = state.page_count
+        # An empty log does not know the size of the database.
+        self._page_count = state.page_count or int(self._pin.execute("PRAGMA page_count").fetchone()[0])
 
     def close_connections(self) -> None:
         """Before the database is closed."""

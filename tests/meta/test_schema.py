@@ -57,8 +57,8 @@ def fill(table: MetaDatabase) -> Ino:
 NEW = {
     "inode": (
         "INSERT OR REPLACE INTO inode (ino, born, mode, uid, gid, nlink, rdev, size, mtime_s, mtime_ns, "
-        "ctime_s, ctime_ns, btime_s, btime_ns) SELECT ino, ?, mode, 77, gid, nlink, rdev, size, 0, 0, 0, 0, 0, 0 "
-        "FROM inode WHERE ino = 2"
+        "ctime_s, ctime_ns, btime_s, btime_ns) SELECT ino, ?, mode, 77, gid, nlink, rdev, size, "
+        "0, 0, 0, 0, 0, 0 FROM inode WHERE ino = 2"
     ),
     "entry": (
         "INSERT OR REPLACE INTO entry (parent, name, ino, cookie, born) "

@@ -241,6 +241,18 @@ def test_a_clean_table_has_nothing_to_take(table: MetaDatabase) -> None:
     assert len(table.log.take(table.log.mark())) == 0
 
 
+def test_an_empty_set_knows_the_size_of_the_table(table: MetaDatabase) -> None:
+    """Also right after opening, when the log is empty."""
+    count = table.statistics().pages
+    table.close()
+    with MetaDatabase.open(table.path, boot_id=BOOT) as again:
+        taken = again.log.take(again.log.mark())
+        assert (len(taken), taken.page_count) == (0, count)
+        again.create(ROOT, b"f", regular())
+        assert again.log.take(again.log.mark()).page_count == count
+        assert again.log.take(again.log.mark()).page_count == count
+
+
 def test_a_mark_of_another_log_is_refused(table: MetaDatabase) -> None:
     with pytest.raises(ObjfsError, match="another log"):
         table.log.take(WalMark(12345, 1))

@@ -14,7 +14,9 @@ pytestmark = [
     pytest.mark.mount,
     pytest.mark.server,
     pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse"),
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (make test installs them)"),
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (make test installs them)"
+    ),
 ]
 
 
