@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -230,3 +231,65 @@ def test_nothing_runs_there(station: Station, directory: Path) -> None:
     directory.mkdir()
     refused(station, 24, "umount", directory)
     refused(station, 24, "flush", VOLUME)
+
+
+# --- draining with buckets away ------------------------------------------------------------
+
+
+def test_unmounted_it_waits_for_buckets_and_says_what_is_left(
+    station: Station, directory: Path, places: list[Path]
+) -> None:
+    station.mount(VOLUME, directory)
+    for place in places[:2]:
+        place.rename(place.with_suffix(".away"))
+    (directory / "file").write_bytes(os.urandom(5_000_000))
+    said = station.run("umount", directory, "--no-wait").stderr
+    assert "draining" in said
+    status = station.status(VOLUME)
+    assert status["state"] == "unmounted"
+    assert status["dirty_bytes"] >= 5_000_000
+    assert "unmounted from" in station.run("status", VOLUME).stdout
+    pid = int(status["pid"])
+    for place in places[:2]:
+        place.with_suffix(".away").rename(place)
+    assert wait_for_end(pid, 90)
+    station.mount(VOLUME, directory)
+    assert (directory / "file").stat().st_size == 5_000_000
+
+
+def test_a_second_signal_stops_at_once_and_loses_nothing(
+    station: Station, directory: Path, places: list[Path]
+) -> None:
+    station.mount(VOLUME, directory)
+    for place in places:
+        place.rename(place.with_suffix(".away"))
+    (directory / "file").write_bytes(b"kept" * 500_000)
+    pid = pid_of(station, directory)
+    os.kill(pid, signal.SIGTERM)
+    assert not wait_for_end(pid, 2)
+    os.kill(pid, signal.SIGTERM)
+    assert wait_for_end(pid, 30)
+    for place in places:
+        place.with_suffix(".away").rename(place)
+    station.mount(VOLUME, directory)
+    assert (directory / "file").read_bytes() == b"kept" * 500_000
+
+
+def test_one_file_in_chunks_and_objects(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    (directory / "file").write_bytes(b"text " * 1_000_000)
+    station.run("flush", directory)
+    info = json.loads(station.run("info", directory / "file", "--json").stdout)
+    assert (info["size"], info["chunks"], info["dirty"]) == (5_000_000, 5, 0)
+    assert 0 < info["stored_bytes"] < 500_000
+    assert info["segments"][0]["code"] in ("2+1", "1+1")
+    station.run("log", "level", directory, "debug")
+
+
+def test_ten_thousand_small_files_cost_few_objects(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    for number in range(10_000):
+        (directory / f"{number}").write_bytes(number.to_bytes(4, "big") * 1024)
+    station.run("flush", directory)
+    requests = [bucket["requests"] for bucket in station.status(directory)["buckets"]]
+    assert sum(each["put"] + each["put_if_absent"] for each in requests) < 60 * 3

@@ -1,0 +1,96 @@
+"""Commands that need no mount, as a person types them: mkfs, attach, key, bucket, status."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from objfs.cli.mkfs import parse_code
+from objfs.errors import UsageError
+from objfs.model import Code
+from tests.system.harness import Station, urls
+
+VOLUME = "vol"
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[Path]:
+    made = [tmp_path / "buckets" / name for name in "abc"]
+    for place in made:
+        place.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Iterator[Station]:
+    with Station(tmp_path / "machine") as made:
+        yield made
+
+
+def test_mkfs_tells_the_tolerance_and_a_recovery_key(station: Station, places: list[Path]) -> None:
+    done = station.run("mkfs", VOLUME, *[word for url in urls(places) for word in ("--bucket", url)])
+    assert "2+1 over 3 buckets bears the loss of any one bucket" in done.stderr
+    printed = done.stdout.splitlines()[-1].strip()
+    (station.root / "recovery").write_text(printed)
+    listed = station.run("key", "list", VOLUME, "--recovery-key-file", station.root / "recovery", "--json")
+    assert [slot["kind"] for slot in json.loads(listed.stdout)] == ["passphrase", "recovery"]
+
+
+def test_the_default_code_bears_one_loss() -> None:
+    assert [parse_code(None, count) for count in (1, 2, 3, 6)] == [
+        Code(1, 0), Code(1, 1), Code(2, 1), Code(5, 1),
+    ]  # fmt: skip
+    assert parse_code("4+2", 3) == Code(4, 2)
+    with pytest.raises(UsageError, match="K\\+M"):
+        parse_code("two", 3)
+
+
+def test_a_key_slot_comes_and_goes(station: Station, places: list[Path], tmp_path: Path) -> None:
+    station.mkfs(VOLUME, urls(places))
+    (tmp_path / "key").write_bytes(os.urandom(32))
+    station.run("key", "add", VOLUME, "--label", "laptop", "--new-key-file", tmp_path / "key")
+    listed = station.run("key", "list", VOLUME, "--key-file", tmp_path / "key").stdout
+    assert "laptop" in listed
+    station.run("key", "remove", VOLUME, "2")
+    station.run("key", "list", VOLUME, "--key-file", tmp_path / "key", code=10)
+
+
+def test_attach_by_one_bucket_then_add_the_others(
+    station: Station, places: list[Path], tmp_path: Path
+) -> None:
+    station.mkfs(VOLUME, urls(places))
+    with Station(tmp_path / "other") as other:
+        said = other.run("attach", VOLUME, "--bucket", urls(places)[1]).stderr
+        assert "2 of its buckets have no URL here" in said
+        added = [word for url in urls(places) for word in ("--bucket", url)]
+        other.run("attach", VOLUME, "--add", *added)
+        listed = json.loads(other.run("bucket", "list", VOLUME, "--json").stdout)
+        assert sorted(item["url"] for item in listed) == urls(places)
+        other.run("attach", VOLUME, "--bucket", urls(places)[0], code=22)
+        assert "not mounted" in other.run("status", VOLUME).stdout
+
+
+def test_a_bucket_that_refuses_writing(station: Station) -> None:
+    """sysfs lets not even root make files."""
+    if not Path("/sys/kernel").is_dir():
+        pytest.skip("no /sys")
+    said = station.run("mkfs", VOLUME, "--bucket", "file:///sys/kernel", "--code", "1+0", code=19).stderr
+    assert "file:///sys/kernel" in said
+    assert not (station.home / VOLUME / "volume.toml").exists()
+
+
+def test_a_bucket_of_another_volume(station: Station, places: list[Path], tmp_path: Path) -> None:
+    station.mkfs(VOLUME, urls(places))
+    (tmp_path / "x").mkdir()
+    station.mkfs("other", urls([tmp_path / "x"]), "1+0")
+    station.run("attach", VOLUME, "--add", "--bucket", urls([tmp_path / "x"])[0], code=20)
+
+
+def test_version_and_help(station: Station) -> None:
+    assert station.run("version").stdout == station.run("--version").stdout.replace(", version", "")
+    assert "umount" in station.run("--help").stdout
+    station.run("nonsense", code=2)
