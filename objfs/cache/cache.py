@@ -76,7 +76,7 @@ class ChunkCache:
         )
         self._durability = Durability(self._shelf, self._files, table, log, settings, gate)
         self._space.on_pressure = self._writeback.kick
-        self._writeback_bytes = settings.writeback_bytes
+        self._upload_above = settings.upload_above
         self._nursery: trio.Nursery | None = None
         self._prefetching = 0
 
@@ -120,7 +120,7 @@ class ChunkCache:
         self._shelf.write(entry, offset, data, self._clock.monotonic())
         if end == self._chunk_size:
             self._durability.chunk_full(chunk.chunk)
-        if self._shelf.dirty_bytes > self._writeback_bytes:
+        if self._shelf.dirty_bytes > self._upload_above:
             self._writeback.kick()
         return DirtyRange(chunk.chunk, offset, len(data), xxhash.xxh3_64_intdigest(data))
 

@@ -25,8 +25,9 @@ class CacheSettings:
     """Free space of the host's file system that the cache never uses up; 0 switches the check off."""
     full_timeout_s: float | None = None
     """How long a writer waits for room before it gets NoSpace; None: as long as it takes."""
-    writeback_bytes: int = 64 * MIB
-    """Dirty bytes above which uploading starts without waiting for age."""
+    writeback_bytes: int = 512 * MIB
+    """Dirty bytes above which uploading starts without waiting for age or a cut; a quarter of
+    ``cache_bytes`` where that is less.  A burst below it does not share the machine with its upload."""
     dirty_age_s: float = 30.0
     """Age at which a dirty chunk is uploaded in any case."""
     segment_bytes: int = 8 * MIB
@@ -51,6 +52,11 @@ class CacheSettings:
     """The largest window that sequential reading fetches ahead; 0 switches it off."""
     dedup_entries: int = 100_000
     """Recent identities remembered to find equal chunks; 0 switches deduplication off."""
+
+    @property
+    def upload_above(self) -> int:
+        """Dirty bytes that start uploading."""
+        return min(self.writeback_bytes, self.cache_bytes // 4)
 
     def __post_init__(self) -> None:
         positive = ("cache_bytes", "max_entries", "segment_bytes", "segment_chunks", "uploads", "open_files")

@@ -150,7 +150,7 @@ class Writeback:
     def _pressure(self) -> bool:
         waiting = self._shelf.dirty_bytes - self._space.in_flight
         crowded = len(self._shelf.unplaced) > self._settings.max_entries // 2
-        return self._space.waiting > 0 or waiting > self._settings.writeback_bytes or crowded
+        return self._space.waiting > 0 or waiting > self._settings.upload_above or crowded
 
     def _pick(self, now: float) -> list[Entry]:
         """The next batch, oldest first; empty when nothing is due."""

@@ -1,4 +1,4 @@
-"""The round trip over three buckets of a real S3 server, small; ``make roundtrip-s3`` runs it at full size."""
+"""The round trip over three buckets of a real S3 server, at a small size."""
 
 from __future__ import annotations
 
