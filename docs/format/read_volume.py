@@ -1,216 +1,284 @@
 """An independent reader of objfs volumes, after SPEC.md; it imports nothing of objfs.
 
-    python read_volume.py PASSPHRASE_FILE DESTINATION BUCKET [BUCKET ...]
+    python read_volume.py PASSPHRASE_FILE PATH DESTINATION BUCKET [BUCKET ...]
 
-Extracts the newest moment in these directories (up to m may be missing or damaged) to a new directory, or
-lists it when DESTINATION is "-".  Directories, files, links and symlinks with modes and times; neither owners
-nor attributes nor snapshots.
+Extracts a file or directory of the newest moment in these bucket directories, of which as many may be missing
+or damaged as there are parity shards; lists it when DESTINATION is "-".  PATH "/" is everything.  Directories,
+files, links and symlinks with modes and times; neither owners nor attributes nor devices nor snapshots.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import sqlite3
 import stat
 import struct
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import reedsolo
 from blake3 import blake3
-from read_object import (
-    HEADER,
-    LABEL,
-    MANIFEST,
-    UNREADABLE,
-    Location,
-    Objects,
-    Segment,
-    copies,
-    envelope,
-    hkdf,
-    unlock,
-    unzstd,
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from zstandard import ZstdDecompressor, ZstdError, get_frame_parameters
+
+HEADER, LABEL, MANIFEST, SHARD = 1, 2, 4, 5
+UNREADABLE = (ValueError, KeyError, TypeError, OSError, InvalidTag, ZstdError, struct.error)
+CHUNKS = """
+    SELECT map.idx, lower(hex(uuid)) AS uuid, kind, key_id AS key, cuts, placement,
+        position, first_frame, coalesce(frames, c.length) AS frames, lower(hex(identity)) AS identity
+    FROM map JOIN chunk c USING (chunk) JOIN segment s USING (segment) WHERE map.ino = ? AND NOT EXISTS
+        (SELECT 1 FROM orphan o WHERE o.ino = map.ino AND keep_from BETWEEN 0 AND map.idx AND chunk < below)
+"""
+INODE = "SELECT mode, size, mtime_s * 1000000000 + mtime_ns, target FROM inode WHERE ino = ?"
+ENTRIES = "SELECT ino, name FROM entry WHERE parent = ? AND name = coalesce(?, name) ORDER BY name"
+SEGMENT = "INSERT OR IGNORE INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, 0, NULL)"
+PLACE = (
+    "UPDATE chunk SET segment = ?, position = ?, first_frame = ?, frames = ?, identity = ? WHERE chunk = ?"
 )
 
-Placed = dict[int, tuple[Segment, Location]]
-CHUNKS = """
-    SELECT map.idx, chunk, position, first_frame, frames, c.length, identity,
-           uuid, kind, key_id, k, m, s.length, cuts
-    FROM map JOIN chunk c USING (chunk) LEFT JOIN segment s USING (segment)
-    WHERE map.ino = ? AND NOT EXISTS (SELECT 1 FROM orphan o WHERE o.ino = map.ino
-        AND keep_from BETWEEN 0 AND map.idx AND map.chunk < below)
-"""
-ENTRIES = """
-    SELECT name, ino, mode, size, mtime_s * 1000000000 + mtime_ns, target
-    FROM entry JOIN inode USING (ino) WHERE entry.parent = ? ORDER BY name
-"""
+
+def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(secret)
 
 
-def read_patch(part: bytes, placed: Placed) -> None:
-    """Section 11.1."""
-    at, segments = 0, dict[int, Segment]()
-
-    def take(form: str) -> tuple[Any, ...]:
-        nonlocal at
-        at += struct.calcsize(form)
-        return struct.unpack_from(form, part, at - struct.calcsize(form))
-
-    _, segment_count, placed_count = take(">BII")
-    for _ in range(segment_count):
-        row, uuid, kind, key, k, m, length, _, shards, missing = take(">Q16sBIBBQIBB")
-        segments[row] = Segment(uuid, kind, key, k, m, length, take(f">{k + 1}Q"))
-        take(f">{shards + missing}B")
-    for _ in range(placed_count):
-        chunk, row, position, first, count, _, identity = take(">QQQIHI32s")
-        placed[chunk] = (segments[row], Location(position, first, take(f">{count}I"), identity))
+def envelope(data: bytes, kind: int) -> int:
+    """The key id of a whole object (section 4.1)."""
+    magic, version, found, flags, key, length, rest = struct.unpack_from(">8sHBBIQQ", data)
+    if (magic, version, found, flags, length, rest) != (b"\x8bobjfs\r\n", 1, kind, 0, len(data) - 32, 0):
+        raise ValueError("not an object of this kind and version, or cut short")
+    return int(key)
 
 
-def generation(header: bytes) -> int:
-    try:
-        return int(json.loads(header[32:])["generation"])
-    except UNREADABLE:
-        return 0
+def unseal(uuid: bytes, ring: dict[int, bytes], kind: int, name: str, data: bytes) -> bytes:
+    """The payload of a sealed object (section 4.2)."""
+    aes = AESGCM(hkdf(ring[envelope(data, kind)], data[32:48], b"objfs object"))
+    return aes.decrypt(bytes(12), data[48:], data[:32] + uuid + name.encode())
 
 
-class Volume(Objects):
-    """The newest header that opens, and what it leads to."""
+def unzstd(body: bytes, limit: int) -> bytes:
+    if not 0 < get_frame_parameters(body).content_size <= limit:
+        raise ValueError("a zstd frame of impossible length")
+    return bytes(ZstdDecompressor().decompress(body, allow_extra_data=False))
+
+
+def unlock(slot: dict[str, Any], volume: bytes, passphrase: bytes) -> dict[int, bytes]:
+    """The ring of keys (section 8.3); empty when the slot does not open."""
+    kdf, bound = slot["kdf"], struct.pack(">IBQ", slot["slot"], 1, slot["created_ns"])
+    if kdf["name"] != "argon2id" or max(kdf["memory_kib"] >> 16, kdf["passes"], kdf["lanes"]) > 16:
+        return {}
+    salt, wrapped = bytes.fromhex(kdf["salt"]), bytes.fromhex(slot["wrapped"])
+    cost = {"iterations": kdf["passes"], "lanes": kdf["lanes"], "memory_cost": kdf["memory_kib"]}
+    with suppress(InvalidTag):
+        aes = AESGCM(Argon2id(salt=salt, length=32, **cost).derive(passphrase))
+        ring = aes.decrypt(bytes(12), wrapped, b"objfs slot" + volume + bound)
+        return dict(struct.iter_unpack(">I32s", ring))
+    return {}
+
+
+def verified(data: bytes, bound: bytes, key: bytes) -> bytes:
+    """The bytes of a shard in blocks whose tags are right (section 7.4)."""
+    blocks = [data[at : at + 32784] for at in range(288, len(data), 32784)]
+    bound_to = [bound + struct.pack(">I", number) + block[:-16] for number, block in enumerate(blocks)]
+    tags = [blake3(message, key=key).digest(16) for message in bound_to]
+    return b"".join(block[:-16] for block, tag in zip(blocks, tags, strict=True) if block[-16:] == tag)
+
+
+def rebuild(k: int, m: int, found: dict[int, bytes]) -> list[bytes]:
+    """The data shards from any k (section 7.3): Gauss and Jordan over coefficients and shards at once."""
+    codec = reedsolo.RSCodec(m, nsize=k + m)
+    columns = [codec.encode(bytes(i) + b"\x01" + bytes(k - 1 - i)) for i in range(k)]
+    rows = [bytes(column[number] for column in columns) + found[number] for number in sorted(found)]
+
+    def scale(row: bytes, factor: int) -> bytes:
+        return row.translate(bytes(reedsolo.gf_mul(factor, x) for x in range(256)))
+
+    for at in range(k):
+        pivot = next(i for i in range(at, k) if rows[i][at])
+        rows[at], rows[pivot] = rows[pivot], rows[at]
+        rows[at] = scale(rows[at], reedsolo.gf_inverse(rows[at][at]))
+        for i in (i for i in range(k) if i != at and rows[i][at]):
+            change = int.from_bytes(scale(rows[at], rows[i][at]), "big")
+            rows[i] = (int.from_bytes(rows[i], "big") ^ change).to_bytes(len(rows[i]), "big")
+    return [row[k:] for row in rows]
+
+
+def numbers(form: str, value: Any) -> tuple[int, ...]:
+    """A list in JSON, a column of packed numbers, or one number."""
+    if isinstance(value, bytes):
+        return struct.unpack(f">{len(value) // struct.calcsize(form)}{form}", value)
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def apply_patch(db: sqlite3.Connection, part: BinaryIO) -> None:
+    """Stores where chunks lie that the table holds as not stored; both use the same forms."""
+    _, segments, placed = struct.unpack(">BII", part.read(9))
+    for _ in range(segments):
+        *row, generation, shards, missing = struct.unpack(">Q16sBIBBQIBB", part.read(44))
+        row += [part.read(8 * row[4] + 8), part.read(shards + missing)[:shards], generation]
+        db.execute(SEGMENT, row)
+    for _ in range(placed):
+        chunk, *row, count, _, identity = struct.unpack(">QQQIHI32s", part.read(66))
+        db.execute(PLACE, (*row, part.read(4 * count), identity, chunk))
+
+
+class Volume:
+    """The header of the highest generation that opens, and what it leads to."""
 
     def __init__(self, directories: list[Path], passphrase: bytes) -> None:
-        for data in sorted(copies(directories, "header", HEADER), key=generation, reverse=True):
-            try:
+        self.directories, generation = directories, 0
+        for data in set(self.copies("header", HEADER)):
+            with suppress(*UNREADABLE):
                 clear = json.loads(data[32:])
-                uuid, sealed = bytes.fromhex(clear["volume"]), base64.b64decode(clear["sealed"])
-                rings = (unlock(slot, uuid, passphrase) for slot in clear["slots"])
-                super().__init__(directories, uuid, next(filter(None, rings), {}))
-                body = json.loads(self.open(HEADER, "header", sealed))
-            except UNREADABLE:
-                continue
-            half = {name: clear[name] for name in ("format", "volume", "generation", "features", "slots")}
-            digest = hashlib.sha256(json.dumps(half, sort_keys=True, separators=(",", ":")).encode())
-            if body["clear"] == digest.hexdigest() and not clear["features"]["incompat"]:
-                self.chunk_size: int = body["chunk_size"]
-                self.voters = {bucket["uuid"] for bucket in body["buckets"] if bucket["voter"]}
-                return
-        raise ValueError("no bucket holds a header that this passphrase opens")
+                uuid, sealed = bytes.fromhex(clear["volume"]), base64.b64decode(clear.pop("sealed"))
+                ring = next(filter(None, (unlock(slot, uuid, passphrase) for slot in clear["slots"])), {})
+                body = json.loads(unseal(uuid, ring, HEADER, "header", sealed))
+                half = {name: clear[name] for name in ("format", "volume", "generation", "features", "slots")}
+                digest = hashlib.sha256(json.dumps(half, sort_keys=True, separators=(",", ":")).encode())
+                if body["clear"] == digest.hexdigest() and clear["generation"] > generation:
+                    generation, features = clear["generation"], clear["features"]
+                    self.uuid, self.ring, self.chunk_size = uuid, ring, body["chunk_size"]
+                    self.voters = {bucket["uuid"] for bucket in body["buckets"] if bucket["voter"]}
+        if not generation or features["incompat"]:
+            raise ValueError("no bucket holds a header that this passphrase and this reader open")
+        self.db = self.database(self.newest())
 
-    def votes(self, place: Path) -> bool:
-        try:
-            label = json.loads(self.open(LABEL, "label", (place / "label").read_bytes()))
-        except UNREADABLE:
-            return False
-        return label["bucket"] in self.voters
+    def copies(self, name: str, kind: int) -> Iterator[bytes]:
+        """What the buckets hold under a name, as far as the envelope is right."""
+        for path in (directory / name for directory in self.directories):
+            with suppress(*UNREADABLE):
+                envelope(data := path.read_bytes(), kind)
+                yield data
 
-    def newest(self) -> tuple[dict[str, Any], int]:
-        """The newest manifest and the key id of its envelope (section 11.1)."""
-        voters = [place for place in self.directories if self.votes(place)]
+    def load(self, kind: int, name: str, place: Path) -> dict[str, Any]:
+        """What a sealed object in one bucket says; nothing where it does not open."""
+        with suppress(*UNREADABLE):
+            plain = unseal(self.uuid, self.ring, kind, name, (place / name).read_bytes())
+            return dict(json.loads(unzstd(plain, 2**26) if kind == MANIFEST else plain))
+        return {}
+
+    def newest(self) -> dict[str, Any]:
+        """The newest manifest (section 11.1)."""
+        found = {self.load(LABEL, "label", place).get("bucket"): place for place in self.directories}
+        voters = [place for uuid, place in found.items() if uuid in self.voters]
         names = {path.name for place in voters for path in place.glob("manifest/" + "[0-9a-f]" * 16)}
-        for name in sorted(names, reverse=True):
-            copies = [path.read_bytes() for place in voters if (path := place / "manifest" / name).exists()]
-            ranked, damaged = [], len(self.voters) - len(voters)
-            for data in set(copies):
-                try:
-                    found = json.loads(unzstd(self.open(MANIFEST, f"manifest/{name}", data), 2**26))
-                except UNREADABLE:
-                    damaged += copies.count(data)
-                    continue
-                votes, fence = copies.count(data), int(found["copy_of"], 16) > 0
-                rank = (votes > len(self.voters) // 2, not fence, found["epoch"])
-                ranked.append((rank, found, envelope(data, MANIFEST)))
-            if ranked:
-                return max(ranked, key=lambda item: item[0])[1:]
-            if damaged >= (len(self.voters) + 1) // 2:
-                raise ValueError(f"manifest/{name} may be the newest moment, and no copy of it opens")
+        for name in (f"manifest/{name}" for name in sorted(names, reverse=True)):
+            read = [self.load(MANIFEST, name, place) for place in voters if (place / name).exists()]
+            votes = [(read.count(item) > len(self.voters) // 2, item) for item in read if item]
+            if votes:
+                return max(votes, key=lambda one: (one[0], not int(one[1]["copy_of"], 16), one[1]["epoch"]))[
+                    1
+                ]
+            if len(self.voters) - len(voters) + len(read) >= (len(self.voters) + 1) // 2:
+                raise ValueError(f"{name} may be the newest moment, and no copy of it opens")
         raise ValueError("the buckets hold no manifest")
 
-    def blob(self, ref: dict[str, Any]) -> bytes:
-        uuid, (k, m) = bytes.fromhex(ref["uuid"]), ref["code"]
-        segment = Segment(uuid, ref["kind"], ref["key"], k, m, ref["length"], tuple(ref["cuts"]))
-        identity = bytes.fromhex(ref["identity"])
-        return self.chunk(segment, Location(ref["position"], ref["first_frame"], ref["frames"], identity))
+    @lru_cache(maxsize=2)  # noqa: B019  # one volume lives as long as the program
+    def payload(self, uuid: bytes, key: bytes, m: int, cuts: tuple[int, ...]) -> bytes:
+        """The bytes of a segment, from any k shards that are whole (section 7.3)."""
+        sizes, found, name = [b - a for a, b in pairwise(cuts)], dict[int, bytes](), uuid.hex()
+        for number, size in enumerate(sizes + [max(sizes)] * m):
+            for data in self.copies(f"segment/{name[:2]}/{name}.{number:02x}", SHARD):
+                plain = verified(data, self.uuid + uuid + bytes([number]), hkdf(key, self.uuid, b"objfs tag"))
+                found |= {number: plain.ljust(max(sizes), b"\0")} if len(plain) == size else {}
+            if len(found) == len(sizes):
+                shards = [*found.values()] if len(sizes) == 1 else rebuild(len(sizes), m, found)
+                return b"".join(shard[:size] for shard, size in zip(shards, sizes, strict=True))
+        raise ValueError(f"segment {name}: {len(found)} of {len(sizes)} shards are sound")
 
-    def database(self, manifest: dict[str, Any], key_id: int) -> bytes:
-        """The inode table: base and deltas, the digest verified (section 11.1)."""
+    def chunk(self, ref: Mapping[str, Any] | sqlite3.Row) -> bytes:
+        """The plain bytes of a chunk or blob, frames and identity verified (sections 5 and 6)."""
+        uuid, key, at, plain = bytes.fromhex(ref["uuid"]), self.ring[ref["key"]], ref["position"], b""
+        cuts = numbers("Q", ref["cuts"])
+        payload = self.payload(uuid, key, len(ref["placement"]) - len(cuts) + 1, cuts)
+        aes = AESGCM(hkdf(key, uuid, b"objfs segment"))
+        for number, length in enumerate(numbers("I", ref["frames"]), ref["first_frame"]):
+            bound = self.uuid + uuid + struct.pack(">BI", ref["kind"], number)
+            packed = aes.decrypt(number.to_bytes(12, "big"), payload[at : at + length], bound)
+            plain, at = plain + (unzstd(packed[1:], 131072) if packed[0] else packed[1:]), at + length
+        if blake3(plain, key=hkdf(key, self.uuid, b"objfs identity")).hexdigest() != ref["identity"]:
+            raise ValueError(f"segment {uuid.hex()}: a chunk is not what its identity says")
+        return plain
+
+    def database(self, manifest: dict[str, Any]) -> sqlite3.Connection:
+        """The inode table: base and deltas, the digest verified, and the patch (section 11.1)."""
         size, pages, total = manifest["page_size"], dict[int, bytes](), 0
         for ref in manifest["base"] + [ref for delta in manifest["deltas"] for ref in delta["blobs"]]:
-            data = self.blob(ref)
+            data = self.chunk(ref)
             for at in range(9, len(data), 4 + size):
                 pages[int.from_bytes(data[at : at + 4], "big")] = data[at + 4 : at + 4 + size]
         image = [pages.get(number, bytes(size)) for number in range(1, manifest["page_count"] + 1)]
-        key = hkdf(self.ring[key_id], self.uuid, b"objfs pages")
+        key = hkdf(self.ring[manifest["digest_key"]], self.uuid, b"objfs pages")
         for number, page in enumerate(image, 1):
             total += int.from_bytes(blake3(struct.pack(">I", number) + page, key=key).digest(), "big")
         if total % 2**256 != int(manifest["digest"], 16):
             raise ValueError("the pages of the inode table do not give the manifest's digest")
-        return b"".join(image)
+        whole, db = b"".join(image), sqlite3.connect(":memory:")
+        db.row_factory = sqlite3.Row
+        db.deserialize(whole[:18] + b"\1\1" + whole[20:])  # a database in memory cannot be in WAL mode
+        parts = [base64.b64decode(manifest["inline_patch"]), *map(self.chunk, manifest["patch"])]
+        for part in filter(None, parts):
+            apply_patch(db, io.BytesIO(part))
+        return db
 
+    def find(self, path: bytes) -> int:
+        ino = 1
+        for name in filter(None, path.split(b"/")):
+            found = self.db.execute(ENTRIES, (ino, name)).fetchone()
+            if found is None:
+                raise ValueError(f"the volume has no {os.fsdecode(path)}")
+            ino = found["ino"]
+        return ino
 
-def walk(db: sqlite3.Connection, parent: int, path: bytes) -> Iterator[tuple[Any, ...]]:
-    for name, ino, mode, *rest in db.execute(ENTRIES, (parent,)).fetchall():
-        yield path + name, ino, mode, *rest
-        if stat.S_ISDIR(mode):
-            yield from walk(db, ino, path + name + b"/")
+    def tree(self, ino: int, path: bytes) -> Iterator[tuple[Any, ...]]:
+        """An inode and all below it: path, inode, mode, size, time, target."""
+        yield path, ino, *self.db.execute(INODE, (ino,)).fetchone()
+        for child, name in self.db.execute(ENTRIES, (ino, None)).fetchall():
+            yield from self.tree(child, path + b"/" + name)
 
-
-def copy_out(
-    volume: Volume, db: sqlite3.Connection, placed: Placed, ino: int, size: int, place: bytes
-) -> None:
-    with open(place, "xb") as file:  # noqa: PTH123  # names are bytes
-        for index, chunk, position, first, frames, length, identity, *where, cuts in db.execute(
-            CHUNKS, (ino,)
-        ):
-            if chunk in placed:
-                plain = volume.chunk(*placed[chunk])
+    def extract(self, root: int, destination: bytes) -> None:
+        made: dict[int, tuple[bytes, int, int]] = {}
+        for path, ino, mode, size, mtime, target in self.tree(root, destination):
+            if ino in made:
+                os.link(made[ino][0], path, follow_symlinks=False)
+            elif stat.S_ISDIR(mode):
+                os.mkdir(path)
+            elif stat.S_ISLNK(mode):
+                os.symlink(target, path)
+            elif stat.S_ISREG(mode):
+                with open(path, "xb") as file:  # noqa: PTH123  # names are bytes
+                    for row in self.db.execute(CHUNKS, (ino,)):
+                        file.seek(row["idx"] * self.chunk_size)
+                        file.write(self.chunk(row))
+                    file.truncate(size)
             else:
-                lengths = struct.unpack(f">{len(frames) // 4}I", frames) if frames is not None else (length,)
-                segment = Segment._make([*where, struct.unpack(f">{len(cuts) // 8}Q", cuts)])
-                plain = volume.chunk(segment, Location(position, first, lengths, identity))
-            file.seek(index * volume.chunk_size)
-            file.write(plain)
-        file.truncate(size)
+                continue
+            made.setdefault(ino, (path, mode, mtime))
+        for path, mode, mtime in reversed(made.values()):
+            if not stat.S_ISLNK(mode):
+                os.chmod(path, mode & 0o777)
+            os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
 
 
-def extract(volume: Volume, db: sqlite3.Connection, placed: Placed, destination: bytes) -> None:
-    os.mkdir(destination)
-    made: dict[int, tuple[bytes, int, int]] = {}
-    for path, ino, mode, size, mtime, target in walk(db, 1, destination + b"/"):
-        if ino in made:
-            os.link(made[ino][0], path, follow_symlinks=False)
-        elif stat.S_ISDIR(mode):
-            os.mkdir(path)
-        elif stat.S_ISLNK(mode):
-            os.symlink(target, path)
-        elif stat.S_ISREG(mode):
-            copy_out(volume, db, placed, ino, size, path)
-        else:
-            continue
-        made.setdefault(ino, (path, mode, mtime))
-    for path, mode, mtime in reversed(made.values()):
-        os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
-        if not stat.S_ISLNK(mode):
-            os.chmod(path, mode & 0o777)
-
-
-def main(passphrase: str, destination: str, *buckets: str) -> None:
+def main(passphrase: str, path: str, destination: str, *buckets: str) -> None:
     volume = Volume([Path(bucket) for bucket in buckets], Path(passphrase).read_bytes().rstrip(b"\r\n"))
-    manifest, key_id = volume.newest()
-    placed: Placed = {}
-    for part in filter(
-        None, [base64.b64decode(manifest["inline_patch"]), *map(volume.blob, manifest["patch"])]
-    ):
-        read_patch(part, placed)
-    with tempfile.TemporaryDirectory() as scratch:
-        (table := Path(scratch) / "meta.db").write_bytes(volume.database(manifest, key_id))
-        with sqlite3.connect(table) as db:
-            if destination != "-":
-                extract(volume, db, placed, os.fsencode(destination))
-            for path, _, mode, size, *_ in walk(db, 1, b""):
-                sys.stdout.buffer.write(f"{stat.filemode(mode)} {size:>12} ".encode() + path + b"\n")
+    root = volume.find(os.fsencode(path))
+    if destination != "-":
+        return volume.extract(root, os.fsencode(destination))
+    for found, _, mode, size, *_ in volume.tree(root, os.fsencode(path).rstrip(b"/")):
+        sys.stdout.buffer.write(f"{stat.filemode(mode)} {size:>12} ".encode() + (found or b"/") + b"\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from objfs.app.engine import Engine
 from objfs.app.status import BucketStatus
 from objfs.model import Slot
 from objfs.volume.fields import JSON
+from objfs.volume.guard import GuardedBucket
 
 
 def bucket_status(engine: Engine) -> tuple[BucketStatus, ...]:
@@ -25,8 +26,11 @@ def _bucket(engine: Engine, slot: Slot, uuid: bytes, voter: bool) -> BucketStatu
         return BucketStatus(slot, uuid.hex(), "no URL on this machine", voter, "absent")
     health = engine.volume.store.health.of(slot)
     left_out = engine.volume.left_out.get(slot)
-    state = "down" if slot not in engine.volume.buckets.buckets else health.state.name.lower()
-    return _counted(place, slot, voter, state, left_out or health.last_error)
+    bucket = engine.volume.buckets.buckets.get(slot)
+    unknown = bucket is None or (isinstance(bucket, GuardedBucket) and not bucket.identified)
+    state = "down" if unknown else health.state.name.lower()
+    silent = "has not shown its label since the mount" if unknown else ""
+    return _counted(place, slot, voter, state, left_out or health.last_error or silent)
 
 
 def _counted(place: OpenBucket, slot: Slot, voter: bool, state: str, error: str) -> BucketStatus:

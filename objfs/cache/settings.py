@@ -46,7 +46,7 @@ class CacheSettings:
     """An fsync of at most this many bytes rides in the log of the inode table."""
     inline_total: int = 16 * MIB
     """The most bytes riding in the log at once; beyond it they move to their files."""
-    open_files: int = 256
+    open_files: int = 1024
     """Files of versions kept open."""
     readahead_bytes: int = 8 * MIB
     """The largest window that sequential reading fetches ahead; 0 switches it off."""

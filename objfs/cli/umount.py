@@ -9,6 +9,7 @@ import click
 from objfs.app.client import ControlClient
 from objfs.app.home import mounted_at
 from objfs.cli.context import drain_progress, home, say, size
+from objfs.errors import Unclean
 
 
 @click.command()
@@ -31,4 +32,4 @@ def umount(directory: Path, no_wait: bool, lazy: bool) -> None:
     if no_wait and left:
         say(f"{directory} is unmounted; {size(left)} left, draining (see objfs status {volume.name})")
     elif answer.get("error"):
-        say(f"{directory} is unmounted; {answer['error']}")
+        raise Unclean(f"{directory} is unmounted, and {answer['error']}")

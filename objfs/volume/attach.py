@@ -16,7 +16,15 @@ import trio
 
 from objfs.backends.base import Bucket
 from objfs.codec.keys import KeyRing
-from objfs.errors import CodecError, ForeignBucket, NoSuchObject, NoSuchVolume, Temporary, UsageError
+from objfs.errors import (
+    CodecError,
+    ForeignBucket,
+    NoSuchBucket,
+    NoSuchObject,
+    NoSuchVolume,
+    Temporary,
+    UsageError,
+)
 from objfs.model import Slot
 from objfs.store import layout
 from objfs.volume import header as headers
@@ -138,7 +146,7 @@ async def identified(
     for slot, error in answers.errors.items():
         if isinstance(error, ForeignBucket):
             raise error
-        if isinstance(error, Temporary):
+        if isinstance(error, Temporary | NoSuchBucket):
             given[slot] = GuardedBucket(given[slot], partial(check, slot))
         else:
             left_out[slot] = str(error)

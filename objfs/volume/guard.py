@@ -31,6 +31,11 @@ class GuardedBucket(Wrapper):
         self._check: Check | None = check
         self._refusal: str | None = None
 
+    @property
+    def identified(self) -> bool:
+        """Whether the label was read and is the right one."""
+        return self._check is None
+
     async def around(self, request: Request, call: Call[T]) -> T:
         if self._refusal is not None:
             raise Refused(self._refusal)
