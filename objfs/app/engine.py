@@ -39,6 +39,7 @@ from objfs.volume.checkpoint import Checkpointer, Parts
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.local import VolumeHome
 from objfs.volume.open import OpenOptions, OpenVolume, open_volume
+from objfs.volume.readers import PinHolder, new_pin
 from objfs.volume.reaper import Reaper, Retention
 from objfs.volume.settings import VolumeSettings
 
@@ -89,6 +90,7 @@ class Engine:
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate)
         self.cache = self._make_cache()
         self.reaper = self._make_reaper()
+        self.pin = self._make_pin()
         self._mutations = MutationGate(volume.gate)
         self.safety = Safety(self._mutations, self.reaper)
         self.checkpointer = self._make_checkpointer()
@@ -131,6 +133,13 @@ class Engine:
         )
         reaper.resume(volume.moment.manifest)
         return reaper
+
+    def _make_pin(self) -> PinHolder | None:
+        """None too where the volume has features that forbid this version to write anything."""
+        volume = self.volume
+        if not self.read_only or self.header.features.read_only:
+            return None
+        return PinHolder(volume.buckets, volume.ring, new_pin(volume.moment.manifest.sequence))
 
     def _make_checkpointer(self) -> Checkpointer | None:
         volume, reaper = self.volume, self.reaper
@@ -189,6 +198,8 @@ class Engine:
             if self.checkpointer is not None and self.volume.lease is not None:
                 nursery.start_soon(self.checkpointer.run)
                 nursery.start_soon(self.volume.lease.run)
+            if self.pin is not None:
+                nursery.start_soon(self.pin.run)
             nursery.start_soon(self._upkeep.run)
             task_status.started()
 
@@ -242,6 +253,8 @@ class Engine:
     async def close(self) -> None:
         """Gives everything back.  Without a clean end the lease stays ours, for the next mount here."""
         self.cache.close()
+        if self.pin is not None:
+            await self.pin.remove()
         settled = self.checkpointer is None or self.checkpointer.settled
         with trio.move_on_after(RELEASE_S) as scope:
             scope.shield = True

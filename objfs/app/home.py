@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from objfs.app.client import ControlClient
-from objfs.app.mountpoint import find_mount, holder_of, resolve
-from objfs.errors import NotMounted, ObjfsError
+from objfs.app.mountpoint import FSTYPE, find_mount, holder_of, resolve
+from objfs.errors import HeldElsewhere, NotMounted, ObjfsError
 from objfs.volume.local import VolumeHome
 
 
@@ -60,6 +60,22 @@ def mounted_at(home: Path, path: Path) -> VolumeHome:
     if find_mount(wanted) is not None and mount is not None:
         raise NotMounted(f"{wanted} is an objfs mount ({mount.source}) whose process does not answer")
     raise NotMounted(f"no volume of objfs is mounted at {wanted}")
+
+
+def dead_mount(home: Path, directory: Path) -> str | None:
+    """The volume whose mount is still at exactly ``directory`` though no process of ours uses that volume."""
+    mount = find_mount(directory)
+    if mount is None or mount.fstype != FSTYPE:
+        return None
+    volume = next((volume for volume in known_volumes(home) if volume.name == mount.source), None)
+    try:
+        # The directory itself is not asked: a process that hangs would hang us.
+        if volume is not None:
+            volume.lock().release()
+            return volume.name
+    except HeldElsewhere:
+        pass
+    return None
 
 
 def directory_of(volume: VolumeHome) -> Path | None:

@@ -5,14 +5,14 @@ manifest refers to, that every batch is preceded by a look at the lease, and tha
 deleted only after it was condemned in a published manifest, the grace is over, every kept manifest is at
 least as new as the condemning one, and its row is gone, so that nothing can refer to it again.
 
-A manifest is kept while it was the newest at some time within the recovery window, and at least
-``keep`` of them in any case.
+A manifest is kept while it was the newest at some time within the recovery window or a read-only mount has
+it pinned (``readers``), and at least ``keep`` of them in any case.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,6 +25,7 @@ from objfs.volume.manifest import CONDEMNED_MAX, Condemned, Manifest
 from objfs.volume.ports import BlobStore, SegmentTable
 from objfs.volume.published import choose, list_sequences, read_at
 from objfs.volume.quorum import BucketSet
+from objfs.volume.readers import PinObserver
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +63,14 @@ class ReaperStatistics:
     total: Reaped
 
 
-def expired(kept: Sequence[Manifest], retention: Retention, now_ns: int) -> list[Manifest]:
-    """The manifests (ascending) that need not be kept.  Pure."""
+def expired(
+    kept: Sequence[Manifest], retention: Retention, now_ns: int, pinned: Collection[int] = ()
+) -> list[Manifest]:
+    """The manifests (ascending) that need not be kept; ``pinned`` are sequences in use.  Pure."""
     horizon = now_ns - int(retention.window_s * NS)
     superseded = [manifest for manifest, successor in pairwise(kept) if successor.wall_ns < horizon]
-    return superseded[: max(0, len(kept) - retention.keep)]
+    old = superseded[: max(0, len(kept) - retention.keep)]
+    return [manifest for manifest in old if manifest.sequence not in pinned]
 
 
 class Reaper:
@@ -92,6 +96,7 @@ class Reaper:
         self._gate = gate
         self._clock = clock
         self._retention = retention
+        self._pins = PinObserver(buckets, ring, clock)
         self._known: dict[int, Manifest] = {}
         self._noted: dict[int, Manifest] = {}
         self._searched: float | None = None
@@ -141,14 +146,15 @@ class Reaper:
         """Deletes what may go.  Raises LeaseLost, NoQuorum, ReadOnly."""
         await self._learn()
         await self._search_when_due()
+        pinned = await self._pinned()
         kept = [self._known[sequence] for sequence in sorted(self._known)]
-        old = expired(kept, self._retention, self._clock.now_ns())
+        old = expired(kept, self._retention, self._clock.now_ns(), pinned)
         for manifest in old:
             del self._known[manifest.sequence]
         remaining = [manifest for manifest in kept if manifest.sequence in self._known]
         manifests = await self._delete_manifests(old)
         blobs = await self._delete_blobs(old, remaining)
-        segments = await self._delete_condemned(remaining)
+        segments = await self._delete_condemned(pinned.union(item.sequence for item in remaining))
         total = self._total
         self._total = Reaped(total.manifests + manifests, total.blobs + blobs, total.segments + segments)
         return Reaped(manifests, blobs, segments)
@@ -172,6 +178,15 @@ class Reaper:
             if chosen is not None:
                 self._known[sequence] = chosen.manifest
 
+    async def _pinned(self) -> frozenset[int]:
+        """The sequences that read-only mounts use; pins that were left behind go."""
+        pinned = await self._pins.look()
+        for reader in pinned.expired:
+            await self._lease.check()
+            log.info("pin expired reader=%s", reader.hex())
+            await self._delete_objects([layout.reader_name(reader)])
+        return pinned.sequences
+
     async def _delete_manifests(self, old: Sequence[Manifest]) -> int:
         for start in range(0, len(old), BATCH):
             await self._lease.check()
@@ -187,8 +202,8 @@ class Reaper:
 
         answers = await self._buckets.each(delete)
         for slot, error in answers.errors.items():
-            log.info("manifests not deleted bucket=%s: %s", self._buckets.name(slot), error)
-        log.debug("manifests deleted first=%s count=%d", names[0], len(names))
+            log.info("objects not deleted bucket=%s: %s", self._buckets.name(slot), error)
+        log.debug("objects deleted first=%s count=%d", names[0], len(names))
 
     async def _delete_blobs(self, old: Sequence[Manifest], kept: Sequence[Manifest]) -> int:
         needed = {blob.segment.uuid for manifest in kept for blob in manifest.blobs}
@@ -201,9 +216,9 @@ class Reaper:
         await self._delete_segments(unneeded.values())
         return len(unneeded)
 
-    async def _delete_condemned(self, kept: Sequence[Manifest]) -> int:
+    async def _delete_condemned(self, kept: Collection[int]) -> int:
         """Rows go first: from then on no chunk can refer to the segment; its objects are garbage."""
-        oldest = min((manifest.sequence for manifest in kept), default=0)
+        oldest = min(kept, default=0)
         horizon = self._clock.now_ns() - int(self._retention.grace_s * NS)
         ripe = {
             uuid
@@ -213,6 +228,7 @@ class Reaper:
         if not ripe:
             return 0
         await self._lease.check()
+        ripe &= self._condemned.keys()  # another round may have gone on meanwhile
         gone = self._table.drop_segments([self._rows[uuid] for uuid in sorted(ripe)])
         for uuid in ripe:
             del self._rows[uuid], self._condemned[uuid]

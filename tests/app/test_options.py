@@ -45,3 +45,8 @@ def test_every_option_parses() -> None:
 
 def test_commas_in_a_name_do_not_smuggle_options() -> None:
     assert "fsname=a\\,allow_other" in kernel_arguments(parse([]), "a,allow_other")
+
+
+def test_a_remount_is_handed_what_the_kernel_shows() -> None:
+    shown = "rw,nosuid,nodev,noatime,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576"
+    assert parse([f"remount,{shown}", "ro"]).remount

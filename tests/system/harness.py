@@ -130,8 +130,8 @@ class Station:
     def clean_up(self, directory: Path) -> None:
         """Takes a mount away whatever state it is in, and ends its process."""
         pid = self._process(directory)
-        if os.path.ismount(directory):
-            subprocess.run(["fusermount3", "-u", "-z", "--", str(directory)], capture_output=True)
+        # Not os.path.ismount: it says no where the mount's process is dead.
+        subprocess.run(["fusermount3", "-u", "-z", "--", str(directory)], capture_output=True)
         if pid is not None:
             end_process(pid)
 

@@ -1,0 +1,43 @@
+"""The one place where errors become a line and an exit code, and mount(8)'s way of calling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from objfs.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OBJFS_HOME", str(tmp_path / "home"))
+
+
+def test_an_error_is_one_line_with_its_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("objfs", ["status", "absent"]) == 11
+    assert capsys.readouterr().err.startswith("objfs: no volume named absent is known here")
+
+
+def test_a_command_line_that_means_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("objfs", ["mount"]) == 2
+    assert "Missing argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("mount.fuse.objfs", ["absent", "/mnt", "-o", "rw,noatime"]),
+        ("objfs", ["absent", "/mnt", "-o", "rw,dev,suid"]),
+    ],
+)
+def test_called_as_mount_calls_a_helper(
+    program: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(program, arguments) == 11
+    assert "absent" in capsys.readouterr().err
+
+
+def test_the_overview_of_a_machine_without_volumes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("objfs", ["status", "--json"]) == 0
+    assert capsys.readouterr().out == "[]\n"
