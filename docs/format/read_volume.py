@@ -72,18 +72,14 @@ def unzstd(body: bytes, limit: int) -> bytes:
 
 def unlock(slot: dict[str, Any], volume: bytes, passphrase: bytes) -> dict[int, bytes]:
     """The ring of keys (section 8.3); empty when the slot does not open."""
-    kdf, bound = (
-        slot["kdf"],
-        b"objfs slot" + volume + struct.pack(">IBQ", slot["slot"], 1, slot["created_ns"]),
-    )
+    kdf, wrapped = slot["kdf"], bytes.fromhex(slot["wrapped"])
+    bound = b"objfs slot" + volume + struct.pack(">IBQ", slot["slot"], 1, slot["created_ns"])
     if kdf["name"] != "argon2id" or max(kdf["memory_kib"] >> 16, kdf["passes"], kdf["lanes"]) > 16:
         return {}
     cost = {"iterations": kdf["passes"], "lanes": kdf["lanes"], "memory_cost": kdf["memory_kib"]}
     with suppress(InvalidTag):
         aes = AESGCM(Argon2id(salt=bytes.fromhex(kdf["salt"]), length=32, **cost).derive(passphrase))
-        return dict(
-            struct.iter_unpack(">I32s", aes.decrypt(bytes(12), bytes.fromhex(slot["wrapped"]), bound))
-        )
+        return dict(struct.iter_unpack(">I32s", aes.decrypt(bytes(12), wrapped, bound)))
     return {}
 
 

@@ -16,6 +16,7 @@ import trio
 
 from objfs.app.buckets import OpenBucket, opened
 from objfs.app.clock import SystemClock
+from objfs.app.footprint import Footprint, log_limit
 from objfs.app.options import MountOptions
 from objfs.app.room import Room
 from objfs.app.safety import MutationGate, Safety
@@ -88,6 +89,7 @@ class Engine:
         self.clean = False
         self.clock = clock
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate)
+        self._footprint = Footprint(volume.home, volume.meta.log, settings.cache_size)
         self.cache = self._make_cache()
         self.reaper = self._make_reaper()
         self.pin = self._make_pin()
@@ -97,7 +99,8 @@ class Engine:
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.fs = self._make_fs(options)
         self.operations = Operations(self.fs, writeback=options.writeback)
-        self._upkeep = Upkeep(volume.meta.log, self.reaper, self.checkpointer)
+        self._upkeep = self._make_upkeep()
+        self._mutations.on_many = self._upkeep.look
 
     # --- wiring ------------------------------------------------------------------------
 
@@ -113,7 +116,7 @@ class Engine:
             CacheSettings(cache_bytes=self.settings.cache_size, reserve_bytes=self.settings.cache_reserve),
             volume.gate,
             self.clock,
-            extra=lambda: volume.meta.log.size,
+            extra=self._footprint.bytes,
         )
 
     def _make_reaper(self) -> Reaper | None:
@@ -179,6 +182,12 @@ class Engine:
         return FileSystem(
             self.table, self.cache, settings, self._mutations, self.clock, barrier, self.room.capacity
         )
+
+    def _make_upkeep(self) -> Upkeep:
+        limit = log_limit(self.settings.cache_size)
+        self.table.limit_log(limit)
+        pages = self.table.log
+        return Upkeep(pages, limit, self._footprint, self.cache, self.reaper, self.checkpointer)
 
     # --- running -----------------------------------------------------------------------
 

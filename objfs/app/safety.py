@@ -6,13 +6,19 @@ something to ship after every checkpoint, though nothing that anybody would miss
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from objfs.model import WriteGate
 from objfs.volume.manifest import Condemned, Manifest
 from objfs.volume.reaper import Reaper
 
+MANY = 128
+"""Mutations after which the local disk is looked at: their pages are a few megabytes of log."""
+
 
 class MutationGate(WriteGate):
-    """The volume's gate, as the file system is given it: counts what passes.
+    """The volume's gate, as the file system is given it: counts what passes, and calls ``on_many`` after
+    each ``MANY``.
 
     The file system checks it in the same step in which it commits, so that a cut lies either before
     both or after both.
@@ -22,6 +28,7 @@ class MutationGate(WriteGate):
         super().__init__()
         self._gate = gate
         self.mutations = 0
+        self.on_many: Callable[[], None] = lambda: None
 
     @property
     def open(self) -> bool:
@@ -33,6 +40,8 @@ class MutationGate(WriteGate):
     def check(self) -> None:
         self._gate.check()
         self.mutations += 1
+        if self.mutations % MANY == 0:
+            self.on_many()
 
 
 class Safety:

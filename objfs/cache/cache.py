@@ -180,6 +180,10 @@ class ChunkCache:
 
     # --- uploading ---
 
+    def trim(self) -> None:
+        """Gives clean bytes up for what others now take of the budget; never waits."""
+        self._space.room_for(0)
+
     def cut(self) -> Cut:
         """Every unplaced version of this moment, frozen.  Synchronous."""
         return self._writeback.cut()

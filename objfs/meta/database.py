@@ -135,6 +135,10 @@ class Database:
         assert row is not None
         self.inodes, self.bytes = row
 
+    def limit_log(self, nbytes: int) -> None:
+        """The log's file is cut back to ``nbytes`` when it starts over."""
+        self.connection.execute(f"PRAGMA journal_size_limit = {nbytes:d}")
+
     # --- statements --------------------------------------------------------------------
 
     def one(self, sql: str, values: Sequence[Value] = ()) -> Row | None:

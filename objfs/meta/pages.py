@@ -61,6 +61,11 @@ class Spool:
     def pages(self) -> int:
         return self._end - len(self._free)
 
+    @property
+    def disk_bytes(self) -> int:
+        """What the file without a name takes on the disk."""
+        return 0 if self._file is None else os.fstat(self._file).st_blocks * 512
+
     def _open(self) -> int:
         if self._file is None:
             descriptor, name = tempfile.mkstemp(prefix=".spool-", dir=self._directory)
@@ -104,6 +109,10 @@ class PageSet:
 
 def spooled(directory: Path, page_size: int, page_count: int, images: Iterable[tuple[int, bytes]]) -> PageSet:
     """A set that holds little of itself in memory.  ``images`` ascending.  Raises OSError."""
-    spool = Spool(directory, page_size)
+    return spooled_in(Spool(directory, page_size), page_size, page_count, images)
+
+
+def spooled_in(spool: Spool, page_size: int, page_count: int, images: Iterable[tuple[int, bytes]]) -> PageSet:
+    """``spooled`` in a new spool of the caller's."""
     slots = {number: spool.put(image) for number, image in images}
     return PageSet(page_size, page_count, _Spooled(spool, slots))

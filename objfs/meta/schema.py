@@ -30,7 +30,8 @@ from objfs.errors import Corrupt, NewerFormat
 APPLICATION_ID = 0x6F626A66
 """``objf``: tells file(1) and us what the database is."""
 VERSION = 1
-PAGE_SIZE = 4096
+PAGE_SIZE = 2048
+"""Bytes.  Half of SQLite's default: see docs/design/decisions/0007-pages-of-2-kib.md."""
 LOCAL_TABLES = ("local_boot", "local_dirty", "local_size", "local_freed")
 """What only this machine's cache directory gives a meaning; emptied after a recovery."""
 WHOLE = -1

@@ -130,6 +130,10 @@ class MetaDatabase:
     def schema_version(self) -> int:
         return schema.VERSION
 
+    def limit_log(self, nbytes: int) -> None:
+        """The log's file is cut back to ``nbytes`` when it starts over."""
+        self._db.limit_log(nbytes)
+
     def sync_log(self) -> None:
         """Blocking, from any thread: everything committed before is on the disk.  Raises OSError."""
         self.log.sync()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,13 +27,13 @@ from itertools import islice
 
 from objfs.errors import Corrupt, ObjfsError
 from objfs.meta.database import Database
-from objfs.meta.pages import PageSet, Spool, spooled
+from objfs.meta.pages import PageSet, Spool, spooled_in
 from objfs.meta.schema import PAGE_SIZE
 from objfs.meta.walfile import LogFiles, LogState
 from objfs.model import WalMark
 
 REST_FRAMES = 256
-"""How many frames ``restart`` may move on the loop's thread: 1 MiB."""
+"""How many frames ``restart`` may move on the loop's thread: 512 KiB."""
 _BATCH = 256
 """How many frames are noted in one hold of a lock that the loop waits for."""
 
@@ -84,6 +85,8 @@ class PageLog:
         self._spool = Spool(database.path.parent, PAGE_SIZE)
         self._slots: dict[int, int] = {}
         """Position -> where its image is spooled."""
+        self._given: weakref.WeakSet[Spool] = weakref.WeakSet()
+        """Where the sets lie that were taken and are still in use."""
         self._work = threading.Lock()
         self._state = threading.Lock()
         state = self._files.state()
@@ -156,6 +159,12 @@ class PageLog:
         """Of the log's file, in bytes."""
         return self._files.size
 
+    @property
+    def spool_bytes(self) -> int:
+        """On the disk, of page images in files without a name: those not taken and those taken and in use."""
+        with self._state:
+            return sum(spool.disk_bytes for spool in (self._spool, *self._given))
+
     # --- in a worker thread ------------------------------------------------------------
 
     def take(self, mark: WalMark) -> PageSet:
@@ -176,7 +185,10 @@ class PageLog:
                 changed |= known.changed
             page_count = taken[-1].page_count if taken else self._page_count
             images = ((number, self._image(changed[number])) for number in sorted(changed))
-            pages = spooled(self._path.parent, PAGE_SIZE, page_count, images)
+            spool = Spool(self._path.parent, PAGE_SIZE)
+            with self._state:
+                self._given.add(spool)
+            pages = spooled_in(spool, PAGE_SIZE, page_count, images)
             self._forget(taken)
             return pages
 
