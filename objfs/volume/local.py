@@ -177,14 +177,17 @@ class VolumeHome:
 
 
 def parse_config(text: str, where: str) -> VolumeConfig:
-    """Raises BadSetting naming the full key that is unknown, missing or wrong."""
+    """Raises BadSetting naming the file and the full key that is unknown, missing or wrong."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return _config_of(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, BadSetting) as error:
         raise BadSetting(f"{where}: {error}") from None
+
+
+def _config_of(document: dict[str, object]) -> VolumeConfig:
     _refuse_unknown(document, {"format", "volume", "settings", "bucket"}, "")
     if document.get("format") != TOML_FORMAT:
-        raise BadSetting(f"{where}: format must be {TOML_FORMAT}")
+        raise BadSetting(f"format must be {TOML_FORMAT}")
     volume = _hex16(document.get("volume"), "volume")
     places = [_place(uuid, table) for uuid, table in _table(document.get("bucket", {}), "bucket").items()]
     settings = VolumeSettings.read(_table(document.get("settings", {}), "settings"))
@@ -220,7 +223,7 @@ def _table(value: object, name: str) -> dict[str, object]:
 def _refuse_unknown(table: Mapping[str, object], known: Iterable[str], prefix: str) -> None:
     for key in table:
         if key not in set(known):
-            raise BadSetting(f"{prefix}{key}: no such key")
+            raise BadSetting(f"{prefix}{key}: no such key; remove it or correct its name")
 
 
 def format_config(config: VolumeConfig) -> str:

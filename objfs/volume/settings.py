@@ -38,7 +38,15 @@ class Setting:
         """The allowed values, for documents and messages."""
         if self.type == "choice":
             return " or ".join(f'"{choice}"' for choice in self.choices)
-        return f"{self.low:g} to {self.high:g}"
+        return f"{self._number(self.low)} to {self._number(self.high)}"
+
+    def _number(self, value: float) -> str:
+        """A size in the largest unit that divides it, anything else as it is."""
+        units = (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB)) if self.type == "size" else ()
+        for unit, factor in units:
+            if value and value % factor == 0:
+                return f"{value / factor:,.0f} {unit}"
+        return f"{value:,g}"
 
 
 SETTINGS: tuple[Setting, ...] = (

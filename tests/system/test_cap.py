@@ -24,7 +24,7 @@ from objfs.app.options import MountOptions
 from objfs.backends.registry import open_bucket
 from objfs.codec.keys import Cost
 from objfs.fs.ports import Caller
-from objfs.model import ROOT, Code
+from objfs.model import ROOT, Code, NewInode
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import NewBucket, NewVolume, create_volume
@@ -32,6 +32,7 @@ from objfs.volume.settings import VolumeSettings
 
 MIB = 1024 * 1024
 CAP = 64 * MIB
+INODES = 100_000
 SECRET = Secret("passphrase", b"cap")
 ME = Caller(0, 0)
 
@@ -99,8 +100,17 @@ class Watch:
             await trio.sleep(0.01)
 
 
+async def fill(engine: Engine) -> None:
+    """An inode table that takes a good part of the cap, and so does its replica."""
+    for first in range(0, INODES, 1000):
+        with engine.table.transaction():
+            for number in range(first, first + 1000):
+                engine.table.create(ROOT, b"inode%d" % number, NewInode(stat.S_IFREG | 0o644, 0, 0, number))
+        await trio.lowlevel.checkpoint()
+
+
 async def test_three_times_the_cap_through_slow_buckets(tmp_path: Path) -> None:
-    """Files of all sizes and overwrites, faster than the buckets take them."""
+    """Files of all sizes and overwrites, faster than the buckets take them, beside a large table."""
     settings = VolumeSettings(
         cache_size=CAP, cache_reserve=0, bandwidth=16 * MIB, checkpoint_interval=1, request_timeout=300
     )
@@ -109,6 +119,8 @@ async def test_three_times_the_cap_through_slow_buckets(tmp_path: Path) -> None:
     async with running(tmp_path, settings) as engine, trio.open_nursery() as nursery:
         watch = Watch(engine.volume.home.path)
         nursery.start_soon(watch.run)
+        await fill(engine)
+        await engine.flush()
         written, number = 0, 0
         while written < 3 * CAP:
             handle, _ = engine.fs.create(ROOT, b"file%d" % number, 0o644, os.O_RDWR, ME)
