@@ -14,7 +14,7 @@ JOBS ?= 2
 PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-venv python3-dev libisal2
 TEST_PACKAGES := rsync attr acl radosgw ceph-mon ceph-osd ceph-common
 
-.PHONY: help mount umount test check fmt bench roundtrip packages test-packages clean
+.PHONY: help mount umount test check fmt bench roundtrip lost-machine packages test-packages clean
 
 help: ## this text
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: packages $(VENV)/.stamp-dev ## the table of workloads: floor, local direc
 
 roundtrip: packages test-packages $(VENV)/.stamp-dev ## a real tree onto a volume and back on a "new machine", with damage
 	@$(BIN)/python -m tests.system.roundtrip $(ARGS)
+
+lost-machine: packages $(VENV)/.stamp-dev ## 20 machines lost under load, each recovered and compared (ARGS="--seeds N --first SEED")
+	@$(BIN)/python -m tests.system.lost_machine $(ARGS)
 
 packages:
 	@contrib/setup/install-packages.sh $(PACKAGES)

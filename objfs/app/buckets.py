@@ -17,7 +17,7 @@ from objfs.backends.base import Bucket
 from objfs.backends.compose import BucketSettings, compose
 from objfs.backends.registry import open_bucket
 from objfs.backends.wrappers.metrics import Metrics
-from objfs.errors import BucketError
+from objfs.errors import BadSetting, BucketError
 from objfs.volume.local import BucketPlace
 from objfs.volume.settings import VolumeSettings
 
@@ -63,6 +63,8 @@ async def opened(
         for place in places:
             try:
                 found[place.uuid] = open_place(place.uuid, place.url, place.options, settings)
+            except BadSetting as error:
+                raise BadSetting(f"bucket.{place.uuid.hex()}: {error}") from None
             except BucketError as error:
                 log.error("bucket cannot be opened url=%s: %s", place.url, error)
         yield found

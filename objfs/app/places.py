@@ -5,9 +5,11 @@ Owns the loop that such a command runs in: buckets opened and wrapped, one async
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from logging.handlers import MemoryHandler
 from typing import TypeVar
 
 import trio
@@ -16,7 +18,7 @@ from objfs.app.buckets import OpenBucket, open_place, opened
 from objfs.app.wire import first_cause
 from objfs.backends.registry import parse_url
 from objfs.codec.keys import KeyRing
-from objfs.errors import UsageError
+from objfs.errors import BadSetting, MalformedURL, UsageError
 from objfs.volume.attach import Offered, identified, read_volume
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.local import VolumeHome
@@ -24,6 +26,9 @@ from objfs.volume.quorum import BucketSet
 from objfs.volume.settings import VolumeSettings
 
 T = TypeVar("T")
+
+WARNINGS_MOST = 1000
+"""Warnings that are kept until it is clear how a command ends; more are shown at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,28 @@ class OpenVolume:
 
 def run(job: Callable[[], Awaitable[T]]) -> T:
     """Runs one job in a loop of its own; an error of a nursery comes out as the error itself."""
+    with _warnings_held():
+        try:
+            return trio.run(job)
+        except BaseExceptionGroup as group:
+            raise first_cause(group) from group
+
+
+@contextmanager
+def _warnings_held() -> Iterator[None]:
+    """A command that fails says one line, its error; one that succeeds says also what was amiss."""
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("objfs: %(message)s"))
+    held = MemoryHandler(WARNINGS_MOST, flushLevel=logging.CRITICAL + 1, target=shown, flushOnClose=False)
+    held.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(held)
     try:
-        return trio.run(job)
-    except BaseExceptionGroup as group:
-        raise first_cause(group) from group
+        yield
+        held.flush()
+    finally:
+        root.removeHandler(held)
+        held.close()
 
 
 def with_urls(urls: Sequence[str], job: Callable[[list[Offered]], Awaitable[T]]) -> T:
@@ -54,12 +77,20 @@ def with_urls(urls: Sequence[str], job: Callable[[list[Offered]], Awaitable[T]])
         async with AsyncExitStack() as stack:
             found: list[OpenBucket] = []
             for url in urls:
-                item = open_place(b"", url, {}, VolumeSettings())
+                item = _open_url(url)
                 stack.push_async_callback(item.bucket.aclose)
                 found.append(item)
             return await job([Offered(item.url, {}, item.bucket) for item in found])
 
     return run(body)
+
+
+def _open_url(url: str) -> OpenBucket:
+    """Raises MalformedURL also for a parameter's value: all that was given is the URL."""
+    try:
+        return open_place(b"", url, {}, VolumeSettings())
+    except BadSetting as error:
+        raise MalformedURL(f"{url}: {error}") from None
 
 
 def with_volume(home: VolumeHome, secret: Secret, job: Callable[[OpenVolume], Awaitable[T]]) -> T:

@@ -7,6 +7,7 @@ that a mkfs which fails takes its own objects and its local directory away again
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -105,8 +106,12 @@ async def create_volume(
     home.create()
     if home.database_path.exists():
         raise VolumeExists(f"{home.path} holds the remains of a volume; move it away first")
-    probes = await _probe_all(buckets)
-    await _refuse_taken(buckets)
+    try:
+        probes = await _probe_all(buckets)
+        await _refuse_taken(buckets)
+    except BaseException:
+        _remove_directory(home)
+        raise
     making = _Making(home, buckets, new, probes, clock)
     try:
         return await making.run()
@@ -114,6 +119,12 @@ async def create_volume(
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEAN_UP_S):
             await making.clean_up()
         raise
+
+
+def _remove_directory(home: VolumeHome) -> None:
+    """What is not empty is not only ours and stays."""
+    with contextlib.suppress(OSError):
+        home.path.rmdir()
 
 
 def _check(buckets: Sequence[NewBucket], new: NewVolume) -> None:
@@ -338,6 +349,7 @@ class _Making:
         for path in (self._home.config_path, self._home.state_path, self._home.lease_path):
             path.unlink(missing_ok=True)
         self._home.remove_contents()
+        _remove_directory(self._home)
 
     async def _remove_listed(self, slot: Slot, bucket: Bucket, prefix: str) -> None:
         try:

@@ -24,6 +24,7 @@ from objfs.app.options import MountOptions
 from objfs.backends.registry import open_bucket
 from objfs.codec.keys import Cost
 from objfs.fs.ports import Caller
+from objfs.meta import PAGE_SIZE
 from objfs.model import ROOT, Code, NewInode
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
@@ -151,6 +152,6 @@ async def test_the_log_stays_bounded_under_steady_creates(tmp_path: Path) -> Non
             watch.look()
             await trio.lowlevel.checkpoint()
         pending = engine.table.log.pending
-    assert pending * 4096 > 8 * log_limit(CAP)
+    assert pending * PAGE_SIZE > 8 * log_limit(CAP)
     assert watch.most_log < 4 * log_limit(CAP)
     assert watch.most <= CAP

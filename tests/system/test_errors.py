@@ -76,7 +76,7 @@ def test_wrong_passphrase(
     if command == "mount":
         said = refused(station, ExitCode.WRONG_PASSPHRASE, "mount", VOLUME, directory, *secret)
     elif command == "key":
-        said = refused(station, ExitCode.WRONG_PASSPHRASE, "key", "add", VOLUME, *secret)
+        said = refused(station, ExitCode.WRONG_PASSPHRASE, "key", "add", VOLUME, "--recovery", *secret)
     else:
         buckets = [word for url in urls(places) for word in ("--bucket", url)]
         said = refused(bare, ExitCode.WRONG_PASSPHRASE, "attach", VOLUME, *buckets, *secret)
@@ -156,7 +156,8 @@ def test_unknown_option_of_a_bucket_in_volume_toml(station: Station, directory: 
     uuid = text.rpartition("[bucket.")[2].partition("]")[0]
     config.write_text(f'{text}\n[bucket.{uuid}.options]\ncolour = "secret-red"\n')
     said = refused(station, ExitCode.BAD_SETTING, "mount", VOLUME, directory)
-    assert "colour" in said
+    assert f"bucket.{uuid}" in said
+    assert "'colour'" in said
     assert "secret-red" not in said
 
 

@@ -1,0 +1,134 @@
+"""The machine is lost in the middle of everything: what comes back is one moment, and a recent one (I2).
+
+    python -m tests.system.lost_machine [--seeds N] [--first SEED]
+
+A writer runs a random history (``tests.system.history``) on a real mount; at a random time the daemon is
+killed and its state directory removed.  Another machine attaches, and its tree must equal the history at
+one prefix.  A failure prints the seed, which replays it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.system import history
+from tests.system.harness import Station, urls, wait_for_end
+
+VOLUME = "lost"
+INTERVAL_S = 1
+AGE_LIMIT_S = 8.0
+"""What a recovered moment may be behind: the interval, its upload, and a machine that is busy testing."""
+
+
+@dataclass
+class Writer(threading.Thread):
+    """Performs a history until the mount is gone; ``done`` holds the time at which each operation ended."""
+
+    root: Path
+    seed: int
+    done: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    __hash__ = threading.Thread.__hash__
+
+    def run(self) -> None:
+        for operation in history.history(self.seed):
+            try:
+                history.perform(self.root, operation)
+            except OSError:
+                return  # the daemon is dead
+            self.done.append(time.monotonic())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many operations had ended, how many are there again, and how old the moment is in seconds."""
+
+    ended: int
+    recovered: int | None
+    age_s: float
+
+
+def lose(root: Path, seed: int) -> Outcome:
+    """One machine's life and death, and what another one finds."""
+    places = [root / "buckets" / name for name in "abc"]
+    for place in places:
+        place.mkdir(parents=True)
+    mounted = root / "mnt"
+    with Station(root / "machine") as station:
+        station.mkfs(VOLUME, urls(places))
+        config = station.home / VOLUME / "volume.toml"
+        config.write_text(
+            config.read_text().replace("[settings]", f"[settings]\ncheckpoint_interval = {INTERVAL_S}")
+        )
+        station.mount(VOLUME, mounted)
+        history.prepare(mounted)
+        station.run("flush", mounted)
+        writer, died = _write_and_die(station, mounted, seed)
+        station.forget(VOLUME)
+        station.attach(VOLUME, urls(places))
+        station.run("mount", VOLUME, mounted, "--force")
+        found = history.tree(mounted)
+        station.umount(mounted)
+    prefix = history.matching_prefix(seed, len(writer.done) + 1, found)
+    missing = writer.done[prefix:] if prefix is not None else []
+    return Outcome(len(writer.done), prefix, died - missing[0] if missing else 0.0)
+
+
+def _write_and_die(station: Station, mounted: Path, seed: int) -> tuple[Writer, float]:
+    pid = int(station.status(mounted)["pid"])
+    writer = Writer(mounted, seed)
+    writer.start()
+    writer.join(random.Random(seed).uniform(1.0, 6.0))
+    died = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_end(pid, 10)
+    subprocess.run(["fusermount3", "-u", "-z", str(mounted)], check=True)
+    writer.join(30)
+    return writer, died
+
+
+def complaint(seed: int, outcome: Outcome) -> str | None:
+    """What is wrong with an outcome, None when nothing is."""
+    replay = f"replay: python -m tests.system.lost_machine --first {seed} --seeds 1"
+    if outcome.recovered is None:
+        return f"seed {seed}: the tree is no prefix of {outcome.ended} operations; {replay}"
+    if outcome.age_s > AGE_LIMIT_S:
+        return f"seed {seed}: the recovered moment is {outcome.age_s:.1f} s old; {replay}"
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=1)
+    arguments = parser.parse_args()
+    failures = 0
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        root = Path(tempfile.mkdtemp(prefix="objfs-lost-"))
+        try:
+            outcome = lose(root, seed)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+        wrong = complaint(seed, outcome)
+        failures += wrong is not None
+        sys.stdout.write(f"seed {seed}: {outcome} {wrong or 'ok'}\n")
+        sys.stdout.flush()
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
