@@ -5,6 +5,8 @@ Owns one connection.  Promises the error that the mount reported, as the same cl
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,11 +66,19 @@ class ControlClient:
             raise MountError(f"the connection to the mount broke: {error.strerror}") from None
         raise MountError(f"the mount ended before it answered {command!r}; its log says more")
 
-    def wait_closed(self) -> None:
-        """Returns when the mount's process has gone (its end of the connection closes last of all)."""
-        self._socket.settimeout(None)
-        while self._stream.readline(LINE_MAX):
-            pass
+    def wait_ended(self, pid: int) -> None:
+        """Returns when the mount's process ``pid`` is gone: lease and state directory are free then.
+
+        The connection closes a little earlier, so it proves nothing.
+        """
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            select.select([descriptor], [], [])
+        finally:
+            os.close(descriptor)
 
     def _messages(self) -> Iterator[Message]:
         while line := self._stream.readline(LINE_MAX):

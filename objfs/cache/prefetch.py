@@ -7,7 +7,9 @@ Does no input or output.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from cachetools import LRUCache
 
@@ -17,7 +19,7 @@ from objfs.cache.settings import CacheSettings
 from objfs.cache.shelf import Shelf
 from objfs.cache.space import Space
 from objfs.errors import ObjfsError
-from objfs.model import FRAME_SIZE, Chunk, ChunkTable, SegmentNo
+from objfs.model import FRAME_SIZE, Chunk, ChunkTable, Location, SegmentNo
 
 _MOST_CHUNKS = 256
 
@@ -88,7 +90,7 @@ class Scout:
                 continue
             if where.position >= begin + nbytes:
                 break
-            runs.extend(self._missing(row, 0, where.size))
+            runs.extend(self._missing(row, *_stored_between(where, begin, begin + nbytes)))
         return self._affordable(runs)
 
     def _chunks_of(self, number: SegmentNo) -> list[Chunk]:
@@ -120,3 +122,11 @@ class Scout:
     def _affordable(self, runs: list[FrameRun]) -> list[FrameRun]:
         """Nothing where it could not be kept: fetching it now would only be traffic."""
         return runs if self._space.room_for(sum(run.plain_length for run in runs)) else []
+
+
+def _stored_between(where: Location, begin: int, end: int) -> tuple[int, int]:
+    """The plain range of a chunk whose frames touch [begin, end) of the segment's payload."""
+    edges = list(accumulate(where.frames, initial=where.position))
+    first = bisect_right(edges, begin, hi=len(edges) - 1) - 1
+    last = bisect_left(edges, end, hi=len(edges) - 1)
+    return max(first, 0) * FRAME_SIZE, min(last * FRAME_SIZE, where.size)

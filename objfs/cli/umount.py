@@ -30,9 +30,10 @@ def umount(directory: Path, no_wait: bool, lazy: bool) -> None:
         _take_dead_away(directory)
         raise
     with ControlClient(volume.control_path) as mount, drain_progress("draining") as progress:
+        pid = int(str(mount.ask("ping")["pid"]))
         answer = mount.ask("umount", progress, timeout_s=None, wait=not no_wait, lazy=lazy)
         if not no_wait:
-            mount.wait_closed()
+            mount.wait_ended(pid)
     left = int(str(answer.get("left_bytes", 0)))
     if no_wait and left:
         say(f"{directory} is unmounted; {size(left)} left, draining (see objfs status {volume.name})")

@@ -50,7 +50,14 @@ class Setting:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("cache_size", "size", 10 * GIB, "Bytes of the local cache.", 64 * MIB, 2**60),
+    Setting(
+        "cache_size",
+        "size",
+        10 * GIB,
+        "Bytes of local disk for the cache, with the inode table, its log and its replica.",
+        64 * MIB,
+        2**60,
+    ),
     Setting("cache_reserve", "size", GIB, "Bytes of the host's disk that the cache leaves free.", 0, 2**60),
     Setting(
         "checkpoint_interval",

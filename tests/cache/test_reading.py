@@ -131,6 +131,19 @@ async def test_small_files_in_random_order_are_fetched_alone(tmp_path: Path) -> 
     assert rig.store.fetched_bytes == 5 * FRAME_SIZE
 
 
+async def test_a_window_over_a_segment_takes_no_more_of_large_chunks(tmp_path: Path) -> None:
+    """A miss shortly after another in the same segment: 256 KiB more, and nothing that lies before."""
+    content = noise(16 * MIB)
+    rig = await stored(tmp_path, {INO: content})
+    await rig.read(1, 2 * FRAME_SIZE, 4096)
+    await rig.read(12, 0, 4096)
+    before = rig.store.fetched_bytes
+    at = 5 * FRAME_SIZE
+    assert await rig.read(1, at, 4096) == content[MIB + at : MIB + at + 4096]
+    assert rig.store.fetched_bytes - before <= FRAME_SIZE + 256 * 1024
+    assert rig.cache.read_nowait(rig.row(1), 0, 4096) is None
+
+
 async def test_a_damaged_neighbour_does_not_fail_a_read(tmp_path: Path) -> None:
     files = {Ino(100 + n): noise(4096, n) for n in range(10)}
     rig = await stored(tmp_path, files)

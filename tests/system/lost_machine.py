@@ -2,9 +2,10 @@
 
     python -m tests.system.lost_machine [--seeds N] [--first SEED]
 
-A writer runs a random history (``tests.system.history``) on a real mount; at a random time the daemon is
-killed and its state directory removed.  Another machine attaches, and its tree must equal the history at
-one prefix.  A failure prints the seed, which replays it.
+A writer runs a random history (``tests.system.history``) on a real mount; at a random time a flush is made
+beside it, and at a later one the daemon is killed and its state directory removed.  Another machine attaches,
+and its tree must equal the history at one prefix, which holds at least what the flush had to make safe.
+A failure prints the seed, which replays it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from tests.system.harness import Station, urls, wait_for_end
 
 VOLUME = "lost"
 INTERVAL_S = 1
+LIFE_S = (2.0, 12.0)
+"""How long a machine lives; some longer than the limit below, or that would forbid nothing."""
 AGE_LIMIT_S = 8.0
 """What a recovered moment may be behind: the interval, its upload, and a machine that is busy testing."""
 
@@ -55,8 +58,10 @@ class Writer(threading.Thread):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many operations had ended, how many are there again, and how old the moment is in seconds."""
+    """How many operations had ended, when the flush began and at all; how many are there again; and how
+    old their moment is in seconds."""
 
+    flushed: int
     ended: int
     recovered: int | None
     age_s: float
@@ -77,7 +82,7 @@ def lose(root: Path, seed: int) -> Outcome:
         station.mount(VOLUME, mounted)
         history.prepare(mounted)
         station.run("flush", mounted)
-        writer, died = _write_and_die(station, mounted, seed)
+        writer, flushed, died = _write_and_die(station, mounted, seed)
         station.forget(VOLUME)
         station.attach(VOLUME, urls(places))
         station.run("mount", VOLUME, mounted, "--force")
@@ -85,20 +90,29 @@ def lose(root: Path, seed: int) -> Outcome:
         station.umount(mounted)
     prefix = history.matching_prefix(seed, len(writer.done) + 1, found)
     missing = writer.done[prefix:] if prefix is not None else []
-    return Outcome(len(writer.done), prefix, died - missing[0] if missing else 0.0)
+    return Outcome(flushed, len(writer.done), prefix, died - missing[0] if missing else 0.0)
 
 
-def _write_and_die(station: Station, mounted: Path, seed: int) -> tuple[Writer, float]:
+def _write_and_die(station: Station, mounted: Path, seed: int) -> tuple[Writer, int, float]:
+    """The writer, how many of its operations had ended when the flush began, and the time of death."""
     pid = int(station.status(mounted)["pid"])
+    generator = random.Random(seed)
+    life = generator.uniform(*LIFE_S)
     writer = Writer(mounted, seed)
     writer.start()
-    writer.join(random.Random(seed).uniform(1.0, 6.0))
+    end = time.monotonic() + life
+    writer.join(generator.uniform(0.1, life))
+    flushed = len(writer.done)
+    station.run("flush", mounted)
+    writer.join(max(0.0, end - time.monotonic()))
     died = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     assert wait_for_end(pid, 10)
-    subprocess.run(["fusermount3", "-u", "-z", str(mounted)], check=True)
+    # The dead mount stops the writer; taken away before that, it would go on in the bare directory.
     writer.join(30)
-    return writer, died
+    assert not writer.is_alive()
+    subprocess.run(["fusermount3", "-u", "-z", str(mounted)], check=True)
+    return writer, flushed, died
 
 
 def complaint(seed: int, outcome: Outcome) -> str | None:
@@ -106,9 +120,22 @@ def complaint(seed: int, outcome: Outcome) -> str | None:
     replay = f"replay: python -m tests.system.lost_machine --first {seed} --seeds 1"
     if outcome.recovered is None:
         return f"seed {seed}: the tree is no prefix of {outcome.ended} operations; {replay}"
+    if outcome.recovered < outcome.flushed:
+        return (
+            f"seed {seed}: {outcome.flushed - outcome.recovered} operations before a flush are gone; {replay}"
+        )
     if outcome.age_s > AGE_LIMIT_S:
         return f"seed {seed}: the recovered moment is {outcome.age_s:.1f} s old; {replay}"
     return None
+
+
+def run_seed(seed: int) -> Outcome:
+    """In a directory of its own, which is gone afterwards."""
+    root = Path(tempfile.mkdtemp(prefix="objfs-lost-"))
+    try:
+        return lose(root, seed)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def main() -> int:
@@ -118,11 +145,7 @@ def main() -> int:
     arguments = parser.parse_args()
     failures = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        root = Path(tempfile.mkdtemp(prefix="objfs-lost-"))
-        try:
-            outcome = lose(root, seed)
-        finally:
-            shutil.rmtree(root, ignore_errors=True)
+        outcome = run_seed(seed)
         wrong = complaint(seed, outcome)
         failures += wrong is not None
         sys.stdout.write(f"seed {seed}: {outcome} {wrong or 'ok'}\n")

@@ -110,7 +110,7 @@ def stored(station: Station) -> list[Path]:
 
 
 def test_killed_while_it_uploads(station: Station, directory: Path) -> None:
-    station.mount(VOLUME, directory, "-o", "checkpoint_interval=1,bandwidth=4MiB")
+    station.mount(VOLUME, directory, "-o", "checkpoint_interval=600,bandwidth=4MiB")
     write_without_sync(directory, 2)
     before = content(directory)
     flush = subprocess.Popen(
