@@ -18,14 +18,27 @@ _SLACK = 2 * FRAME_SIZE
 
 
 class _Stream:
-    """One sequential walk: where it goes on, how far ahead it looks, how far it has fetched."""
+    """One sequential walk: where it goes on, how far ahead it looks, how far it has fetched; ``near``
+    after one that came close to where it goes on, which may be chance."""
 
-    __slots__ = ("fetched", "next", "window")
+    __slots__ = ("fetched", "near", "next", "window")
 
     def __init__(self, position: int) -> None:
         self.next = position
         self.fetched = position
         self.window = 0
+        self.near = False
+
+    def convinced(self, position: int) -> bool:
+        """Whether ``position`` continues the walk: exactly, or close to it for the second time."""
+        if position == self.next or self.window or self.near:
+            return True
+        self.near = True
+        return False
+
+    def stop(self) -> None:
+        self.window = 0
+        self.near = False
 
 
 class Readahead:
@@ -45,9 +58,12 @@ class Readahead:
         # The kernel may swap two neighbouring requests: a little disorder is still sequential.
         if not stream.next - _SLACK <= start <= stream.next + _SLACK:
             stream.next = stream.fetched = end
-            stream.window = 0
+            stream.stop()
             return None
         if end <= stream.next:
+            return None
+        if not stream.convinced(start):
+            stream.next = stream.fetched = end
             return None
         stream.next = end
         stream.fetched = max(stream.fetched, end)
@@ -66,7 +82,9 @@ class Readahead:
             self._segments[segment] = _Stream(position)
             return 0
         if not stream.next <= position <= stream.next + max(_SLACK, stream.window):
-            stream.window = 0
+            stream.stop()
+            return 0
+        if not stream.convinced(position):
             return 0
         stream.window = min(self._most, max(_FIRST_STEP, stream.window * 2))
         return stream.window

@@ -131,6 +131,16 @@ async def test_small_files_in_random_order_are_fetched_alone(tmp_path: Path) -> 
     assert rig.store.fetched_bytes == 5 * FRAME_SIZE
 
 
+async def test_a_random_read_that_lands_near_the_last_one_is_fetched_alone(tmp_path: Path) -> None:
+    content = noise(16 * MIB)
+    rig = await stored(tmp_path, {INO: content})
+    for frame in (2, 50, 52):
+        before = rig.store.fetched_bytes
+        at = frame * FRAME_SIZE
+        await rig.read(at // MIB, at % MIB, 4096)
+        assert rig.store.fetched_bytes - before == FRAME_SIZE
+
+
 async def test_a_window_over_a_segment_takes_no_more_of_large_chunks(tmp_path: Path) -> None:
     """A miss shortly after another in the same segment: 256 KiB more, and nothing that lies before."""
     content = noise(16 * MIB)
