@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NewType, Protocol
+from typing import NamedTuple, NewType, Protocol
 
 from objfs.errors import ReadOnly
 
@@ -44,8 +44,7 @@ NS = 1_000_000_000
 # --- the namespace -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Attr:
+class Attr(NamedTuple):
     """One inode as it stands; times are nanoseconds since 1970 and may be negative.
 
     ``size`` is in bytes, ``rdev`` is the kernel's encoding, ``target`` is a symlink's content.
@@ -99,8 +98,7 @@ class AttrChange:
     ctime_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DirEntry:
+class DirEntry(NamedTuple):
     """One name in a directory; ``cookie`` is its stable, monotone 63-bit offset (at least 3)."""
 
     name: bytes
@@ -137,8 +135,7 @@ class ChunkState(IntEnum):
     """In a segment; ``location`` says where."""
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """Where a stored chunk lies inside its segment.
 
     ``position`` is the byte offset of its first sealed frame in the segment's payload,
@@ -177,8 +174,7 @@ class Chunk:
     base_size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DirtyRange:
+class DirtyRange(NamedTuple):
     """A range of a dirty chunk that a write put into the local cache.
 
     ``checksum`` is xxh3-64 of the bytes as written; it decides after a power cut whether they

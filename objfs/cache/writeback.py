@@ -364,4 +364,4 @@ class Writeback:
 
 
 def _numbered(location: Location, number: SegmentNo) -> Location:
-    return replace(location, segment=number)
+    return location._replace(segment=number)

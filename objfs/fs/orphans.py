@@ -21,6 +21,9 @@ from objfs.model import Clock, Ino, WriteGate
 log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.01
+GATHER_S = 0.1
+"""How long orphans gather before they are purged: many in one transaction, and not between two requests of
+whoever removes a tree."""
 CHUNKS_PER_STEP = 256
 _SCAN = 4096
 
@@ -84,6 +87,7 @@ class Orphans:
                 self._idle.set()
                 self._wake = trio.Event()
                 await self._wake.wait()
+                await trio.sleep(GATHER_S)
             if not self._gate.open:
                 return
             self.purge_batch()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from objfs.errors import ObjfsError
 from objfs.meta.database import Database, Row
+from objfs.meta.recent import Recent
 from objfs.model import Chunk, ChunkId, ChunkState, Ino, Location, SegmentNo
 
 COLUMNS = (
@@ -73,11 +74,15 @@ class Chunks:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._recent: Recent[tuple[Ino, int], Chunk] = Recent(database)
 
     def at(self, ino: Ino, index: int) -> Chunk | None:
         """The live version; None is a hole."""
+        known = self._recent.get((ino, index))
+        if known is not None:
+            return known
         row = self._db.one(_AT, (ino, index))
-        return None if row is None else to_chunk(row)
+        return None if row is None else self._recent.keep((ino, index), to_chunk(row))
 
     def between(self, ino: Ino, first: int, last: int, limit: int) -> list[Chunk]:
         """Live versions, ascending."""

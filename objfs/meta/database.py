@@ -81,6 +81,7 @@ class Database:
         self._execute = connection.execute
         self._depth = 0
         self._doomed = False
+        self._rollbacks = 0
         row = connection.execute(
             "SELECT generation, uuid, chunk_size, next_ino, next_chunk, next_segment FROM volume"
         ).fetchone()
@@ -182,6 +183,11 @@ class Database:
     # --- transactions ------------------------------------------------------------------
 
     @property
+    def changes(self) -> int:
+        """A number that is another one after every change of a row, by triggers too, and after a rollback."""
+        return self.connection.total_changes + self._rollbacks
+
+    @property
     def in_transaction(self) -> bool:
         return self._depth > 0
 
@@ -217,6 +223,7 @@ class Database:
 
     def _roll_back(self) -> None:
         self._doomed = False
+        self._rollbacks += 1
         if self.connection.in_transaction:  # SQLite may have rolled back by itself
             self.connection.rollback()
         self.inodes, self.bytes = self._before

@@ -16,6 +16,9 @@ from objfs.meta.inodes import Inodes
 from objfs.model import FILE_SIZE_MAX, NS, ChunkId, DirtyRange, Ino
 
 _SIZE = "SELECT size, mode FROM inode WHERE ino = ?"
+_OVERWRITTEN = (
+    "UPDATE inode SET mtime_s = ?, mtime_ns = ?, ctime_s = ?, ctime_ns = ? WHERE ino = ? AND size >= ?"
+)
 _WRITTEN = (
     "UPDATE inode SET size = ?, mtime_s = ?, mtime_ns = ?, ctime_s = ?, ctime_ns = ?, mode = ? WHERE ino = ?"
 )
@@ -74,20 +77,27 @@ class Dirty:
         if size > FILE_SIZE_MAX:
             raise FileTooBig(f"inode {ino}: a size of {size} bytes; at most {FILE_SIZE_MAX}")
         database = self._db
+        when = divmod(now_ns, NS)
         with database:
-            row = database.one(_SIZE, (ino,))
-            if row is None:
-                raise StaleHandle(f"inode {ino} is gone")
-            old, mode = row
-            if size > old:
-                if not all(one.synced for one in ranges):
-                    database.run("INSERT OR IGNORE INTO local_size (ino, size) VALUES (?, ?)", (ino, old))
-                database.bytes += size - old
-                old = size
-            when = divmod(now_ns, NS)
-            database.run(_WRITTEN, (old, *when, *when, _without_suid(mode) if clear_suid else mode, ino))
+            # Most writes go over what is there: one statement then says all.
+            if clear_suid or not database.run(_OVERWRITTEN, (*when, *when, ino, size)):
+                self._grow(ino, size, now_ns, ranges, clear_suid)
             for one in ranges:
                 self._add(one)
+
+    def _grow(self, ino: Ino, size: int, now_ns: int, ranges: Sequence[DirtyRange], clear_suid: bool) -> None:
+        database = self._db
+        row = database.one(_SIZE, (ino,))
+        if row is None:
+            raise StaleHandle(f"inode {ino} is gone")
+        old, mode = row
+        if size > old:
+            if not all(one.synced for one in ranges):
+                database.run("INSERT OR IGNORE INTO local_size (ino, size) VALUES (?, ?)", (ino, old))
+            database.bytes += size - old
+            old = size
+        when = divmod(now_ns, NS)
+        database.run(_WRITTEN, (old, *when, *when, _without_suid(mode) if clear_suid else mode, ino))
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:
         """The bytes ride in the log."""

@@ -9,7 +9,6 @@ nothing, and that an entry keeps its cookie while it keeps its name. Knows no pe
 from __future__ import annotations
 
 import stat
-from dataclasses import replace
 from typing import NamedTuple
 
 from objfs.errors import (
@@ -21,7 +20,6 @@ from objfs.errors import (
     NotEmpty,
     NotFound,
     NotPermitted,
-    StaleHandle,
     TooManyLinks,
 )
 from objfs.meta.database import Database
@@ -46,7 +44,6 @@ _READDIR = (
     "JOIN inode i ON i.ino = e.ino "
     "LEFT JOIN atime a ON a.ino = i.ino WHERE e.parent = ? AND e.cookie > ? ORDER BY e.cookie LIMIT ?"
 )
-_DIRECTORY = "SELECT mode, nlink, next_cookie FROM inode WHERE ino = ?"
 _FIND = (
     "SELECT e.ino, e.cookie, i.mode, i.nlink FROM entry e JOIN inode i ON i.ino = e.ino "
     "WHERE e.parent = ? AND e.name = ?"
@@ -66,7 +63,6 @@ _CHANGED = (
 class Directory(NamedTuple):
     """What adding to a directory needs to know of it."""
 
-    mode: int
     nlink: int
     next_cookie: int
 
@@ -122,12 +118,10 @@ class Entries:
 
     def directory(self, ino: Ino) -> Directory:
         """Raises StaleHandle, NotDirectory."""
-        row = self._db.one(_DIRECTORY, (ino,))
-        if row is None:
-            raise StaleHandle(f"inode {ino} is gone")
-        if not stat.S_ISDIR(row[0]):
+        attr, next_cookie = self._inodes.get_with_cookie(ino)
+        if not attr.is_dir:
             raise NotDirectory(f"inode {ino} is not a directory")
-        return Directory(*row)
+        return Directory(attr.nlink, next_cookie)
 
     def living_directory(self, ino: Ino) -> Directory:
         """One that may get entries.  Raises NotFound when it was removed."""
@@ -185,18 +179,19 @@ class Entries:
             self.add(parent, name, ino, directory.next_cookie)
             self._inodes.set_links(ino, attr.nlink + 1, now_ns)
             self.changed(parent, now_ns, cookies=1)
-            return replace(attr, nlink=attr.nlink + 1, ctime_ns=now_ns)
+            return attr._replace(nlink=attr.nlink + 1, ctime_ns=now_ns)
 
     def unlink(self, parent: Ino, name: bytes, now_ns: int) -> Attr:
         """Raises NotFound, IsDirectory."""
+        check_name(name)
         with self._db:
-            found = self.must_find(parent, name)
-            if found.is_dir:
+            attr = self.lookup(parent, name)
+            if attr.is_dir:
                 raise IsDirectory(f"{name!r} in directory {parent} is a directory")
-            self._db.run(_REMOVE, (parent, name))
-            self._inodes.set_links(found.ino, found.nlink - 1, now_ns)
+            self.remove(parent, name)
+            self._inodes.set_links(attr.ino, attr.nlink - 1, now_ns)
             self.changed(parent, now_ns)
-            return self._inodes.get(found.ino)
+            return attr._replace(nlink=attr.nlink - 1, ctime_ns=now_ns)
 
     def rmdir(self, parent: Ino, name: bytes, now_ns: int) -> Attr:
         """Raises NotFound, NotDirectory, NotEmpty."""
@@ -206,7 +201,7 @@ class Entries:
                 raise NotDirectory(f"{name!r} in directory {parent} is not a directory")
             if not self.is_empty(found.ino):
                 raise NotEmpty(f"directory {name!r} in directory {parent} has entries")
-            self._db.run(_REMOVE, (parent, name))
+            self.remove(parent, name)
             self._inodes.set_links(found.ino, 0, now_ns)
             self.changed(parent, now_ns, links=-1)
             return self._inodes.get(found.ino)

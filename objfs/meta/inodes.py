@@ -11,6 +11,7 @@ import stat
 
 from objfs.errors import FileTooBig, InvalidArgument, StaleHandle
 from objfs.meta.database import Database, Row
+from objfs.meta.recent import Recent
 from objfs.meta.schema import WHOLE
 from objfs.model import FILE_SIZE_MAX, NS, ROOT, Attr, AttrChange, Ino, NewInode
 
@@ -22,7 +23,7 @@ ATTR_COLUMNS = (
     "coalesce(a.s, i.btime_s), coalesce(a.ns, i.btime_ns), "
     "i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target, i.parent"
 )
-_GET = f"SELECT {ATTR_COLUMNS} FROM inode i LEFT JOIN atime a ON a.ino = i.ino WHERE i.ino = ?"
+_GET = f"SELECT {ATTR_COLUMNS}, i.next_cookie FROM inode i LEFT JOIN atime a ON a.ino = i.ino WHERE i.ino = ?"
 _INSERT = (
     "INSERT INTO inode (ino, born, mode, uid, gid, nlink, rdev, size, mtime_s, mtime_ns, ctime_s, ctime_ns, "
     "btime_s, btime_ns, parent, next_cookie, target) "
@@ -75,13 +76,21 @@ class Inodes:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._recent: Recent[Ino, tuple[Attr, int]] = Recent(database)
 
     def get(self, ino: Ino) -> Attr:
         """Raises StaleHandle."""
+        return self.get_with_cookie(ino)[0]
+
+    def get_with_cookie(self, ino: Ino) -> tuple[Attr, int]:
+        """The attributes and, of a directory, the offset of its next entry.  Raises StaleHandle."""
+        known = self._recent.get(ino)
+        if known is not None:
+            return known
         row = self._db.one(_GET, (ino,))
         if row is None:
             raise StaleHandle(f"inode {ino} is gone")
-        return to_attr(row)
+        return self._recent.keep(ino, (to_attr(row[:-1]), row[-1]))
 
     def insert(self, new: NewInode, parent: Ino, ino: Ino | None = None) -> Attr:
         """A row for a new inode with its first name (a directory: and its own '.') counted."""

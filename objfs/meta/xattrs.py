@@ -5,14 +5,15 @@ Owns ``xattr``.  Knows no namespaces of names (user., security.): those are ``fs
 
 from __future__ import annotations
 
-from objfs.errors import AttributeTooBig, Exists, InvalidArgument, NameTooLong, NoAttribute
+from objfs.errors import AttributeTooBig, Exists, InvalidArgument, NameTooLong, NoAttribute, StaleHandle
 from objfs.meta.database import Database
 from objfs.meta.inodes import Inodes
 from objfs.model import XATTR_NAME_MAX, XATTR_SIZE_MAX, Ino
 
 CREATE = 1
 REPLACE = 2
-_GET = "SELECT value FROM xattr WHERE ino = ? AND name = ?"
+# One statement also where there is none: the kernel asks for security.capability before each write.
+_GET = "SELECT (SELECT value FROM xattr WHERE ino = ?1 AND name = ?2) FROM inode WHERE ino = ?1"
 _SET = (
     "INSERT INTO xattr (ino, name, value, born) VALUES (?, ?, ?, ?) "
     "ON CONFLICT (ino, name) DO UPDATE SET value = excluded.value"
@@ -28,11 +29,16 @@ class Xattrs:
 
     def get(self, ino: Ino, name: bytes) -> bytes:
         """Raises NoAttribute, StaleHandle."""
+        value = self._find(ino, name)
+        if value is None:
+            raise NoAttribute(f"inode {ino} has no attribute {name!r}")
+        return value
+
+    def _find(self, ino: Ino, name: bytes) -> bytes | None:
         row = self._db.one(_GET, (ino, name))
         if row is None:
-            self._inodes.get(ino)
-            raise NoAttribute(f"inode {ino} has no attribute {name!r}")
-        return bytes(row[0])
+            raise StaleHandle(f"inode {ino} is gone")
+        return None if row[0] is None else bytes(row[0])
 
     def set(self, ino: Ino, name: bytes, value: bytes, flags: int, now_ns: int) -> None:
         """Raises Exists, NoAttribute, AttributeTooBig, NameTooLong, InvalidArgument, StaleHandle."""
@@ -43,8 +49,7 @@ class Xattrs:
         if len(value) > XATTR_SIZE_MAX:
             raise AttributeTooBig(f"an attribute of {len(value)} bytes; at most {XATTR_SIZE_MAX}")
         with self._db:
-            self._inodes.get(ino)
-            present = self._db.one(_GET, (ino, name)) is not None
+            present = self._find(ino, name) is not None
             if present and flags == CREATE:
                 raise Exists(f"inode {ino} has attribute {name!r}")
             if not present and flags == REPLACE:

@@ -70,7 +70,7 @@ class MemoryTable:
         self, ino: Ino, size: int, now_ns: int, ranges: Sequence[DirtyRange], *, clear_suid: bool = False
     ) -> None:
         for one in ranges:
-            self.ranges[one.chunk].append(replace(one, boot=self.boot))
+            self.ranges[one.chunk].append(one._replace(boot=self.boot))
         self.sizes[ino] = max(size, self.sizes.get(ino, 0))
 
     def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
@@ -91,7 +91,7 @@ class MemoryTable:
                 kept.append(one)
             elif keep > 0:
                 data = one.data[:keep] if one.data is not None else None
-                kept.append(replace(one, length=keep, checksum=None, data=data))
+                kept.append(one._replace(length=keep, checksum=None, data=data))
         self.ranges[chunk] = kept
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:
@@ -137,7 +137,7 @@ class MemoryTable:
                 assert row.state is ChunkState.DIRTY
                 where = one.location
                 if number is not None and not where.segment:
-                    where = replace(where, segment=number)
+                    where = where._replace(segment=number)
                 assert where.segment in self.segments
                 self.rows[one.chunk] = replace(
                     row, state=ChunkState.STORED, location=where, base=None, base_size=0

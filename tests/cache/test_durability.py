@@ -191,7 +191,7 @@ def power_cut(rig: Rig) -> None:
     """All rows are of another boot; the caller damages the files as a power cut may."""
     rig.cache.close()
     for chunk, ranges in rig.memory.ranges.items():
-        rig.memory.ranges[chunk] = [replace(one, boot=FOREIGN) for one in ranges]
+        rig.memory.ranges[chunk] = [one._replace(boot=FOREIGN) for one in ranges]
 
 
 async def test_a_killed_daemon_loses_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -72,7 +71,7 @@ class Shadow:
     def cut_power(self) -> None:
         self.rig.cache.close()
         for chunk, ranges in self.rig.memory.ranges.items():
-            self.rig.memory.ranges[chunk] = [replace(one, boot=b"before") for one in ranges]
+            self.rig.memory.ranges[chunk] = [one._replace(boot=b"before") for one in ranges]
         self.rig.directory = self.directory
         self.directory.mkdir(exist_ok=True)
         self.rig.start()

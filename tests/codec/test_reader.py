@@ -9,7 +9,6 @@ import sqlite3
 import struct
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,7 +136,7 @@ def make_database(path: Path, maker: Maker) -> patch.Patch:
     db.execute("INSERT INTO map VALUES (4, 0, 20, 1)")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
-    named = replace(moved, segment=SegmentNo(8))
+    named = moved._replace(segment=SegmentNo(8))
     return patch.Patch({SegmentNo(8): late}, [Placed(ChunkId(20), named)])
 
 

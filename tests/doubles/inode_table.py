@@ -124,7 +124,7 @@ class MemoryInodeTable:
     def _touch(self, ino: Ino, now_ns: int, *, links: int = 0, content: bool = False) -> Attr:
         attr = self.get(ino)
         mtime = now_ns if content else attr.mtime_ns
-        attr = replace(attr, ctime_ns=now_ns, mtime_ns=mtime, nlink=attr.nlink + links)
+        attr = attr._replace(ctime_ns=now_ns, mtime_ns=mtime, nlink=attr.nlink + links)
         self._rows.inodes[ino] = attr
         return attr
 
@@ -134,7 +134,7 @@ class MemoryInodeTable:
         found = {name: value for name, value in given.items() if value is not None}
         if change.mode is not None:
             found["mode"] = stat.S_IFMT(attr.mode) | stat.S_IMODE(change.mode)
-        self._rows.inodes[ino] = replace(attr, **found)
+        self._rows.inodes[ino] = attr._replace(**found)
         return self._rows.inodes[ino]
 
     def count(self) -> tuple[int, int]:
@@ -322,7 +322,7 @@ class MemoryInodeTable:
     def _arrive(self, moved: Attr, parent: Ino, now_ns: int) -> None:
         attr = self._touch(moved.ino, now_ns)
         if attr.is_dir:
-            self._rows.inodes[moved.ino] = replace(attr, parent=parent)
+            self._rows.inodes[moved.ino] = attr._replace(parent=parent)
 
     # --- extended attributes -----------------------------------------------------------
 
@@ -431,21 +431,21 @@ class MemoryInodeTable:
         mode = attr.mode
         if clear_suid:
             mode &= ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
-        self._rows.inodes[ino] = replace(
-            attr, size=max(size, attr.size), mtime_ns=now_ns, ctime_ns=now_ns, mode=mode
+        self._rows.inodes[ino] = attr._replace(
+            size=max(size, attr.size), mtime_ns=now_ns, ctime_ns=now_ns, mode=mode
         )
         for one in ranges:
             self._add_range(one)
 
     def _add_range(self, one: DirtyRange) -> None:
         before = self._rows.dirty.get(one.chunk, ())
-        self._rows.dirty[one.chunk] = (*before, replace(one, boot=self._boot))
+        self._rows.dirty[one.chunk] = (*before, one._replace(boot=self._boot))
 
     def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         if not 0 <= size <= FILE_SIZE_MAX:
             raise (InvalidArgument if size < 0 else FileTooBig)(str(size))
         attr = self._touch(ino, now_ns, content=True)
-        self._rows.inodes[ino] = replace(attr, size=size)
+        self._rows.inodes[ino] = attr._replace(size=size)
         if ino in self._rows.durable:
             self._rows.durable[ino] = min(size, self._rows.durable[ino])
         keep_from = -(-size // self._chunk_size)
@@ -469,7 +469,7 @@ class MemoryInodeTable:
                 kept.append(one)
             elif keep > 0:
                 data = None if one.data is None else one.data[:keep]
-                kept.append(replace(one, length=keep, checksum=None, data=data))
+                kept.append(one._replace(length=keep, checksum=None, data=data))
         self._rows.dirty[chunk] = tuple(kept)
 
     # --- dirty -------------------------------------------------------------------------
@@ -528,7 +528,7 @@ class MemoryInodeTable:
         row = self._rows.chunks.get(item.chunk)
         if row is None:
             return
-        location = replace(item.location, segment=number)
+        location = item.location._replace(segment=number)
         self._rows.chunks[item.chunk] = replace(
             row, state=ChunkState.STORED, location=location, base=None, base_size=0
         )

@@ -132,7 +132,7 @@ class MemoryTables:
     def _touch(self, ino: Ino, now: int, *, content: bool = False, links: int = 0) -> Attr:
         attr = self.get(ino)
         mtime = now if content else attr.mtime_ns
-        self.inodes[ino] = replace(attr, ctime_ns=now, mtime_ns=mtime, nlink=attr.nlink + links)
+        self.inodes[ino] = attr._replace(ctime_ns=now, mtime_ns=mtime, nlink=attr.nlink + links)
         return self.inodes[ino]
 
     # --- namespace ---------------------------------------------------------------------
@@ -240,7 +240,7 @@ class MemoryTables:
     def _put(self, attr: Attr, parent: Ino, name: bytes, now: int) -> None:
         self._add(parent, name, attr.ino, now, links=int(attr.is_dir))
         above = parent if attr.is_dir else Ino(0)
-        self.inodes[attr.ino] = replace(attr, ctime_ns=now, parent=above)
+        self.inodes[attr.ino] = attr._replace(ctime_ns=now, parent=above)
 
     def _may_rename(
         self, moved: Attr, parent: Ino, target: Attr | None, new_parent: Ino, flag: RenameFlag
@@ -276,7 +276,7 @@ class MemoryTables:
         attr = self.get(ino)
         if change.mode is not None:
             given["mode"] = stat.S_IFMT(attr.mode) | stat.S_IMODE(change.mode)
-        self.inodes[ino] = replace(attr, **{k: v for k, v in given.items() if v is not None})
+        self.inodes[ino] = attr._replace(**{k: v for k, v in given.items() if v is not None})
         return self.inodes[ino]
 
     def get_xattr(self, ino: Ino, name: bytes) -> bytes:
@@ -355,13 +355,13 @@ class MemoryTables:
         self, ino: Ino, size: int, now_ns: int, ranges: Sequence[DirtyRange], *, clear_suid: bool = False
     ) -> None:
         attr = self._touch(ino, now_ns, content=True)
-        self.inodes[ino] = replace(attr, size=max(attr.size, size))
+        self.inodes[ino] = attr._replace(size=max(attr.size, size))
         if clear_suid:
-            self.inodes[ino] = replace(self.inodes[ino], mode=attr.mode & ~stat.S_ISUID)
+            self.inodes[ino] = self.inodes[ino]._replace(mode=attr.mode & ~stat.S_ISUID)
 
     def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         attr = self._touch(ino, now_ns, content=True)
-        self.inodes[ino] = replace(attr, size=size)
+        self.inodes[ino] = attr._replace(size=size)
         return self._cut(ino, size, limit)
 
     def _cut(self, ino: Ino, size: int, limit: int) -> bool:

@@ -246,8 +246,8 @@ class NamespaceContract:
         assert attr == table.get(ino)
         assert (attr.mode, attr.uid, attr.gid) == (stat.S_IFREG | 0o4711, 7, 8)
         assert (attr.atime_ns, attr.mtime_ns, attr.ctime_ns, attr.btime_ns) == (1, 2, 3, 10)
-        assert table.set_attr(ino, AttrChange(uid=9)) == replace(attr, uid=9)
-        assert table.set_attr(ino, AttrChange()) == replace(attr, uid=9)
+        assert table.set_attr(ino, AttrChange(uid=9)) == attr._replace(uid=9)
+        assert table.set_attr(ino, AttrChange()) == attr._replace(uid=9)
         with pytest.raises(StaleHandle):
             table.set_attr(Ino(999), AttrChange(atime_ns=1))
 
@@ -548,7 +548,7 @@ class ChunkContract:
         table.record_write(ino, 510, 1, ranges[2:])
         table.commit_inline(chunk, [(3, b"abc")])
         expected = [*ranges, DirtyRange(chunk, 3, 3, None, data=b"abc")]
-        assert table.dirty_ranges(chunk) == [replace(one, boot=BOOT) for one in expected]
+        assert table.dirty_ranges(chunk) == [one._replace(boot=BOOT) for one in expected]
 
     def test_mark_synced_replaces(self, table: Table) -> None:
         ino = mkfile(table, ROOT, b"f")
@@ -714,7 +714,7 @@ class ChunkContract:
         found = table.chunk_at(ino, 0)
         assert found is not None
         assert found.state is ChunkState.STORED
-        assert found.location == replace(items[1].location, segment=number)
+        assert found.location == items[1].location._replace(segment=number)
         assert table.dirty_ranges(one.chunk) == []
         assert [chunk.index for chunk in table.chunks_in_segment(number)] == [0, 1]
 

@@ -199,7 +199,7 @@ def test_the_size_after_a_power_cut(table: MetaDatabase) -> None:
     before = table.get(ino)
     assert table.durable_size(ino) == CHUNK
     table.set_size_after_power_cut(ino, CHUNK)
-    assert table.get(ino) == replace(before, size=CHUNK)
+    assert table.get(ino) == before._replace(size=CHUNK)
     assert table.chunks_between(ino, 0, 99, 99) == [kept]
     assert table.durable_size(ino) == CHUNK
     assert table.count() == (2, CHUNK)

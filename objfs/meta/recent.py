@@ -1,0 +1,41 @@
+"""Answers of the table that stay true until a row changes.
+
+Owns a bounded memory of what was read.  Promises never to answer from before a change: it is emptied by the
+database's own count of changes, which no code path can forget to raise.  Worth it because the kernel asks
+for a directory again after each change in it, and for a file's size and chunk before each read.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from objfs.meta.database import Database
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_MOST = 4096
+
+
+class Recent(Generic[K, V]):
+    """Key -> answer; ``keep`` only what was read with nothing changed since."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._answers: dict[K, V] = {}
+        self._as_of = database.changes
+
+    def get(self, key: K) -> V | None:
+        """None where it has to be read."""
+        if self._as_of != self._db.changes:
+            self._answers.clear()
+            self._as_of = self._db.changes
+            return None
+        return self._answers.get(key)
+
+    def keep(self, key: K, answer: V) -> V:
+        """Returns the answer."""
+        if len(self._answers) >= _MOST:
+            self._answers.clear()
+        self._answers[key] = answer
+        return answer
