@@ -115,11 +115,22 @@ class Durability:
         if len(entries) > _MANY_FILES:
             # Thousands of small files: one call, though it waits for the host's other writers too.
             await self._data_to_disk(entries, self._files.sync_everything)
-        for number, ino in enumerate(inodes):
-            await self._settle(ino)
-            if number % _BATCH == 0:
-                await trio.lowlevel.checkpoint()
+        for at in range(0, len(inodes), _BATCH):
+            for ino in self._note_sizes(inodes[at : at + _BATCH]):
+                await self._settle(ino)
+            await trio.lowlevel.checkpoint()
         await self._log.sync()
+
+    def _note_sizes(self, inodes: Sequence[Ino]) -> list[Ino]:
+        """One commit for files whose bytes are all on the disk; returns the others."""
+        left = []
+        with self._table.transaction():
+            for ino in inodes:
+                if any(entry.unsynced for entry in self._shelf.of_inode(ino)):
+                    left.append(ino)
+                else:
+                    self._table.note_durable_size(ino)
+        return left
 
     async def run(self) -> None:
         """Syncs every ``sync_interval_s`` and starts writeback of full chunks, until cancelled."""
