@@ -401,6 +401,10 @@ class ChunkTable(Protocol):
         """All versions in state DIRTY, oldest first."""
         ...
 
+    def dirty_ids(self) -> list[ChunkId]:
+        """Their numbers alone: a tenth of the time."""
+        ...
+
     def place(self, segment: Segment | None, placed: Iterable[Placed]) -> SegmentNo | None:
         """Adds the segment and turns each still existing version to STORED, its dirty rows and
         base dropped.  Locations naming segment 0 mean the new one; others (deduplicated) stand."""

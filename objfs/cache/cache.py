@@ -17,7 +17,7 @@ import xxhash
 from objfs.cache.cut import Cut
 from objfs.cache.disk import VersionFiles
 from objfs.cache.durability import Durability
-from objfs.cache.entry import State, visible_length
+from objfs.cache.entry import Entry, State, visible_length
 from objfs.cache.fetch import FrameFetcher, FrameRun
 from objfs.cache.ledger import CleanLog
 from objfs.cache.prefetch import Scout
@@ -28,7 +28,7 @@ from objfs.cache.shelf import Shelf
 from objfs.cache.space import Space
 from objfs.cache.writeback import Writeback
 from objfs.errors import ObjfsError
-from objfs.model import Chunk, ChunkTable, Clock, DirtyRange, Ino, LogSync, SegmentPort, WriteGate
+from objfs.model import Chunk, ChunkId, ChunkTable, Clock, DirtyRange, Ino, LogSync, SegmentPort, WriteGate
 
 log = logging.getLogger(__name__)
 
@@ -223,21 +223,35 @@ class ChunkCache:
 
     async def _reap_forever(self) -> None:
         while True:
-            while self._reap() == _REAP_BATCH:
+            while await self._reap() == _REAP_BATCH:
                 await trio.lowlevel.checkpoint()
             await trio.sleep(_REAP_INTERVAL_S)
 
-    def _reap(self) -> int:
-        """Drops a batch of freed versions; those still needed go when they are not any more."""
+    async def _reap(self) -> int:
+        """Drops a batch of freed versions; those still needed go when they are not any more.
+
+        Files go in a worker, because removing many waits for the disk, and count until they are gone.
+        """
         freed = self._table.freed(_REAP_BATCH)
-        for chunk in freed:
-            entry = self._shelf.entries.get(chunk)
-            if entry is not None:
-                entry.freed = True
-                self._shelf.forget_if_unneeded(entry)
-        if freed:
-            self._table.forget_freed(freed)
+        if not freed:
+            return 0
+        going = [entry for chunk in freed if (entry := self._freed(chunk)) is not None]
+        await trio.to_thread.run_sync(self._files.unlink_files, [entry.chunk for entry in going])
+        for entry in going:
+            self._shelf.removed(entry)
+        self._table.forget_freed(freed)
         return len(freed)
+
+    def _freed(self, chunk: ChunkId) -> Entry | None:
+        """A freed version's entry if nobody needs it: it is forgotten, and its file may go."""
+        entry = self._shelf.entries.get(chunk)
+        if entry is None:
+            return None
+        entry.freed = True
+        if entry.needed or not self._shelf.forget(entry):
+            return None
+        self._files.close_file(chunk)
+        return entry
 
     def statistics(self) -> CacheStatistics:
         shelf = self._shelf

@@ -99,20 +99,18 @@ class VersionFiles:
 
     def remove(self, chunk: ChunkId) -> None:
         """Removes a version's file; one that is not there is fine."""
-        self._close(chunk)
-        try:
-            self.path(chunk).unlink()
-        except FileNotFoundError:
-            log.debug("chunk=%x has no file", chunk)
+        self.close_file(chunk)
+        self.unlink_files([chunk])
 
-    def _close(self, chunk: ChunkId) -> None:
+    def close_file(self, chunk: ChunkId) -> None:
+        """Gives back the descriptor of a version, where there is one."""
         descriptor = self._open.pop(chunk, None)
         if descriptor is not None:
             os.close(descriptor)
 
     def close(self) -> None:
         for chunk in list(self._open):
-            self._close(chunk)
+            self.close_file(chunk)
 
     def walk(self) -> Iterator[tuple[Path, ChunkId | None]]:
         """All files below the directory with the version each belongs to (None: not one of ours)."""
@@ -136,6 +134,14 @@ class VersionFiles:
         return state.f_bavail * state.f_frsize
 
     # --- for worker threads ---
+
+    def unlink_files(self, chunks: Iterable[ChunkId]) -> None:
+        """Removes versions' files; those that are not there are fine.  May wait for the disk's journal."""
+        for chunk in chunks:
+            try:
+                self.path(chunk).unlink()
+            except FileNotFoundError:
+                log.debug("chunk=%x has no file", chunk)
 
     def sync_files(self, chunks: Iterable[ChunkId]) -> None:
         """Waits until the files' data are on the disk.  Files removed meanwhile are skipped."""

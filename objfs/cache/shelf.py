@@ -142,12 +142,21 @@ class Shelf:
 
     def drop(self, entry: Entry) -> None:
         """Forgets a version and removes its file."""
+        if self.forget(entry):
+            self.files.remove(entry.chunk)
+            self.removed(entry)
+
+    def forget(self, entry: Entry) -> bool:
+        """The first half of ``drop``: nobody finds the version any more, its file still counts."""
         if self.entries.pop(entry.chunk, None) is None:
-            return
+            return False
         self._leave_unplaced(entry)
         self._clean.pop(entry.chunk, None)
+        return True
+
+    def removed(self, entry: Entry) -> None:
+        """The second half: the file is gone."""
         self.held_bytes -= entry.allocated
-        self.files.remove(entry.chunk)
         self.on_room()
 
     def forget_if_unneeded(self, entry: Entry) -> None:

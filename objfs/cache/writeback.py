@@ -26,7 +26,6 @@ from objfs.cache.space import Space
 from objfs.errors import ObjfsError, StoreError
 from objfs.model import (
     FRAME_SIZE,
-    Chunk,
     ChunkId,
     ChunkState,
     ChunkTable,
@@ -45,6 +44,7 @@ log = logging.getLogger(__name__)
 _BREATH_BYTES = 1024 * 1024
 _BREATH_CHUNKS = 32
 _SHORTEST_S = 0.05
+_PLACED_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Writeback:
         The table is asked, not the shelf: a truncation may begin a version without writing a byte,
         and versions that were freed before the cut are no part of it.
         """
-        entries = [self._cut_one(row) for row in self._table.dirty_chunks()]
+        entries = [self._cut_one(chunk) for chunk in self._table.dirty_ids()]
         for entry in entries:
             self._remember_base(entry)
         cut = Cut(entry.chunk for entry in entries)
@@ -109,10 +109,13 @@ class Writeback:
             self.kick()
         return cut
 
-    def _cut_one(self, row: Chunk) -> Entry:
-        entry = self._shelf.track(row, self._clock.monotonic())
-        entry.row = row
-        entry.freeze()
+    def _cut_one(self, chunk: ChunkId) -> Entry:
+        entry = self._shelf.unplaced.get(chunk)
+        if entry is None:
+            row = self._table.chunk(chunk)
+            assert row is not None
+            entry = self._shelf.track(row, self._clock.monotonic())
+        self._freeze(entry)
         entry.cuts += 1
         return entry
 
@@ -300,11 +303,13 @@ class Writeback:
         """Places what is known already by reference, the rest in a new segment."""
         fresh: dict[bytes, _Whole] = {}
         twins: list[_Whole] = []
-        for whole in wholes:
+        for number, whole in enumerate(wholes):
             if whole.identity in fresh:
                 twins.append(whole)
             elif not self._place_known(whole):
                 fresh[whole.identity] = whole
+            if number % _BREATH_CHUNKS == 0:
+                await trio.lowlevel.checkpoint()
         if not fresh:
             return
         self._gate.check()
@@ -312,7 +317,7 @@ class Writeback:
         where = {one.chunk: one.location for one in placed}
         located = [(whole, where[whole.item.chunk]) for whole in fresh.values()]
         located += [(twin, where[fresh[twin.identity].item.chunk]) for twin in twins]
-        self._place(segment, located)
+        await self._place(segment, located)
 
     def _place_known(self, whole: _Whole) -> bool:
         known = self._dedup.find(whole.identity)
@@ -329,12 +334,21 @@ class Writeback:
         self._finish(whole, placed, segment)
         return True
 
-    def _place(self, segment: Segment, located: list[tuple[_Whole, Location]]) -> None:
-        number = self._table.place(segment, [Placed(w.entry.chunk, location) for w, location in located])
+    async def _place(self, segment: Segment, located: list[tuple[_Whole, Location]]) -> None:
+        """In steps that do not hold the loop for long; what a crash leaves between two of them is dirty."""
+        number = self._table.place(segment, [])
         assert number is not None
-        for whole, location in located:
-            self._finish(whole, Placed(whole.entry.chunk, _numbered(location, number)), segment)
-            self._dedup.note(whole.identity, whole.entry.chunk)
+        for at in range(0, len(located), _PLACED_AT_ONCE):
+            if at:
+                await trio.lowlevel.checkpoint()
+            part = [
+                (whole, Placed(whole.entry.chunk, _numbered(location, number)))
+                for whole, location in located[at : at + _PLACED_AT_ONCE]
+            ]
+            self._table.place(None, [placed for _, placed in part])
+            for whole, placed in part:
+                self._finish(whole, placed, segment)
+                self._dedup.note(whole.identity, whole.entry.chunk)
 
     def _finish(self, whole: _Whole, placed: Placed, segment: Segment) -> None:
         """The version is stored: its file is complete and clean, and whoever waits hears of it."""

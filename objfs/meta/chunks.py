@@ -33,6 +33,7 @@ _BETWEEN = (
 )
 _GET = f"SELECT {COLUMNS} FROM chunk c WHERE c.chunk = ?"
 _DIRTY = f"SELECT {COLUMNS} FROM chunk c WHERE c.state = 0 ORDER BY c.chunk"
+_DIRTY_IDS = "SELECT chunk FROM chunk WHERE state = 0 ORDER BY chunk"
 _BEGIN = "INSERT INTO chunk (chunk, ino, idx, state, base, base_size) VALUES (?, ?, ?, 0, ?, ?)"
 _MAP = (
     "INSERT INTO map (ino, idx, chunk, born) VALUES (?, ?, ?, ?) "
@@ -96,6 +97,10 @@ class Chunks:
     def dirty(self) -> list[Chunk]:
         """Oldest first."""
         return [to_chunk(row) for row in self._db.all(_DIRTY)]
+
+    def dirty_ids(self) -> list[ChunkId]:
+        """Oldest first."""
+        return [ChunkId(row[0]) for row in self._db.all(_DIRTY_IDS)]
 
     def begin(self, ino: Ino, index: int, base: ChunkId | None, base_size: int) -> Chunk:
         """Raises ObjfsError when the base is gone."""

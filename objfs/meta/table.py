@@ -230,6 +230,9 @@ class MetaDatabase:
     def dirty_chunks(self) -> list[Chunk]:
         return self._chunks.dirty()
 
+    def dirty_ids(self) -> list[ChunkId]:
+        return self._chunks.dirty_ids()
+
     def place(self, segment: Segment | None, placed: Iterable[Placed]) -> SegmentNo | None:
         return self._segments.place(segment, placed)
 

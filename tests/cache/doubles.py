@@ -125,6 +125,9 @@ class MemoryTable:
     def dirty_chunks(self) -> list[Chunk]:
         return [row for row in self.rows.values() if row.state is ChunkState.DIRTY]
 
+    def dirty_ids(self) -> list[ChunkId]:
+        return [row.chunk for row in self.dirty_chunks()]
+
     def place(self, segment: Segment | None, placed: Iterable[Placed]) -> SegmentNo | None:
         number = None
         if segment is not None:

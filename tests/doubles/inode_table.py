@@ -508,6 +508,9 @@ class MemoryInodeTable:
             key=lambda row: row.chunk,
         )
 
+    def dirty_ids(self) -> list[ChunkId]:
+        return [row.chunk for row in self.dirty_chunks()]
+
     # --- placing -----------------------------------------------------------------------
 
     def place(self, segment: Segment | None, placed: Iterable[Placed]) -> SegmentNo | None:

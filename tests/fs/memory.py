@@ -394,6 +394,9 @@ class MemoryTables:
     def dirty_chunks(self) -> list[Chunk]:
         return list(self.versions.values())
 
+    def dirty_ids(self) -> list[ChunkId]:
+        return [row.chunk for row in self.dirty_chunks()]
+
     def place(self, segment: Segment | None, placed: Iterable[Placed]) -> SegmentNo | None:
         raise AssertionError("not for fs")
 

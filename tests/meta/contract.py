@@ -587,6 +587,7 @@ class ChunkContract:
         assert table.dirty_chunks() == made
         store(table, made[1])
         assert table.dirty_chunks() == [made[0], made[2]]
+        assert table.dirty_ids() == [made[0].chunk, made[2].chunk]
 
     # --- durable sizes -----------------------------------------------------------------
 
