@@ -11,13 +11,15 @@ import stat
 from collections.abc import Sequence
 
 from objfs.errors import FileTooBig, StaleHandle
+from objfs.meta import held
 from objfs.meta.database import Database, Value
 from objfs.meta.inodes import Inodes
 from objfs.model import FILE_SIZE_MAX, NS, ChunkId, DirtyRange, Ino
 
 _SIZE = "SELECT size, mode FROM inode WHERE ino = ?"
 _WRITTEN = (
-    "UPDATE inode SET size = ?, mtime_s = ?, mtime_ns = ?, ctime_s = ?, ctime_ns = ?, mode = ? WHERE ino = ?"
+    "UPDATE inode SET size = ?, held = held + ?, mtime_s = ?, mtime_ns = ?, ctime_s = ?, ctime_ns = ?, "
+    "mode = ? WHERE ino = ?"
 )
 _ADD = (
     "INSERT INTO local_dirty (chunk, seq, offset, length, boot, synced, checksum, data) "
@@ -82,10 +84,12 @@ class Dirty:
             if size > old:
                 if not all(one.synced for one in ranges):
                     database.run("INSERT OR IGNORE INTO local_size (ino, size) VALUES (?, ?)", (ino, old))
-                database.bytes += size - old
                 old = size
             when = divmod(now_ns, NS)
-            database.run(_WRITTEN, (old, *when, *when, _without_suid(mode) if clear_suid else mode, ino))
+            mode = _without_suid(mode) if clear_suid else mode
+            grown = sum(one.grown for one in ranges)
+            database.run(_WRITTEN, (old, grown, *when, *when, mode, ino))
+            database.bytes += grown
             for one in ranges:
                 self._add(one)
 
@@ -179,6 +183,11 @@ class Dirty:
             self._inodes.set_size(ino, size)
             self._inodes.cut_off(ino, size, _ALL)
             self.note_durable_size(ino)
+
+    def count_held(self, ino: Ino) -> None:
+        """What the file's chunks hold is counted anew, as ranges may have been lost."""
+        with self._db:
+            held.count_anew(self._db, ino)
 
 
 def _without_suid(mode: int) -> int:
