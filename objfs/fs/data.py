@@ -188,9 +188,8 @@ class Data:
         self._writable()
         now = self._clock.now_ns()
         with self._table.transaction():
-            if size < self._table.get(ino).size:
-                self._clip_tail(ino, size)
-            finished = self._table.truncate(ino, size, now, CHUNKS_PER_STEP)
+            clipped = self._clip_tail(ino, size) if size < self._table.get(ino).size else 0
+            finished = self._table.truncate(ino, size, now, CHUNKS_PER_STEP, clipped=clipped)
         if not finished:
             await self._truncate_further(ino, size, now)
         return self._table.get(ino)
@@ -206,17 +205,19 @@ class Data:
             del self._busy[ino]
             done.set()
 
-    def _clip_tail(self, ino: Ino, size: int) -> None:
-        """The chunk that straddles the new end keeps what is before it."""
+    def _clip_tail(self, ino: Ino, size: int) -> int:
+        """The chunk that straddles the new end keeps what is before it; by how many bytes it shrank."""
         index, keep = divmod(size, self._chunk_size)
         chunk = self._table.chunk_at(ino, index) if keep else None
-        if chunk is None or self._cache.visible_length(chunk) <= keep:
-            return
+        length = 0 if chunk is None else self._cache.visible_length(chunk)
+        if chunk is None or length <= keep:
+            return 0
         if self._cache.writable(chunk):
             self._cache.clip(chunk, keep)
             self._table.clip_chunk(chunk.chunk, keep)
         else:
             self._table.begin_chunk(ino, index, chunk.chunk, keep)
+        return length - keep
 
     async def _wait_turn(self, ino: Ino) -> None:
         while (busy := self._busy.get(ino)) is not None:

@@ -209,8 +209,8 @@ class MetaDatabase:
     ) -> None:
         self._dirty.record_write(ino, size, now_ns, ranges, clear_suid=clear_suid)
 
-    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
-        return self._inodes.truncate(ino, size, now_ns, limit)
+    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int, *, clipped: int = 0) -> bool:
+        return self._inodes.truncate(ino, size, now_ns, limit, clipped=clipped)
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:
         self._dirty.clip(chunk, length)
@@ -261,6 +261,10 @@ class MetaDatabase:
     def set_size_after_power_cut(self, ino: Ino, size: int) -> None:
         """The file ends at ``size`` bytes; chunks wholly beyond are removed."""
         self._dirty.set_size_after_power_cut(ino, size)
+
+    def count_held(self, ino: Ino) -> None:
+        """Counts anew what the file's chunks hold."""
+        self._dirty.count_held(ino)
 
     # --- segments (volume) -------------------------------------------------------------
 

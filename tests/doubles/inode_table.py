@@ -138,7 +138,7 @@ class MemoryInodeTable:
         return self._rows.inodes[ino]
 
     def count(self) -> tuple[int, int]:
-        return len(self._rows.inodes), sum(attr.size for attr in self._rows.inodes.values())
+        return len(self._rows.inodes), sum(attr.held for attr in self._rows.inodes.values())
 
     # --- names -------------------------------------------------------------------------
 
@@ -387,8 +387,21 @@ class MemoryInodeTable:
 
     def _unmap(self, places: Sequence[tuple[Ino, int]]) -> None:
         for place in places:
-            self._rows.live.pop(place, None)
+            chunk = self._rows.live.pop(place, None)
+            if chunk is not None:
+                self._hold(place[0], -self._length(chunk))
         self._collect()
+
+    def _length(self, chunk: ChunkId) -> int:
+        row = self._rows.chunks[chunk]
+        if row.location is not None:
+            return row.location.size
+        ends = [one.offset + one.length for one in self._rows.dirty.get(chunk, ())]
+        return max([row.base_size, *ends])
+
+    def _hold(self, ino: Ino, more: int) -> None:
+        attr = self.get(ino)
+        self._rows.inodes[ino] = attr._replace(held=attr.held + more)
 
     # --- chunks ------------------------------------------------------------------------
 
@@ -413,6 +426,9 @@ class MemoryInodeTable:
         if base is not None and base not in self._rows.chunks:
             raise ObjfsError(f"base {base}")
         row = Chunk(ChunkId(self._new_number()), ino, index, ChunkState.DIRTY, None, base, base_size)
+        old = self._rows.live.get((ino, index))
+        if base is None and old is not None:
+            self._hold(ino, -self._length(old))
         self._rows.chunks[row.chunk] = row
         self._rows.live[ino, index] = row.chunk
         if ino in self._rows.cuts:
@@ -434,18 +450,19 @@ class MemoryInodeTable:
         self._rows.inodes[ino] = attr._replace(
             size=max(size, attr.size), mtime_ns=now_ns, ctime_ns=now_ns, mode=mode
         )
+        self._hold(ino, sum(one.grown for one in ranges))
         for one in ranges:
             self._add_range(one)
 
     def _add_range(self, one: DirtyRange) -> None:
         before = self._rows.dirty.get(one.chunk, ())
-        self._rows.dirty[one.chunk] = (*before, one._replace(boot=self._boot))
+        self._rows.dirty[one.chunk] = (*before, one._replace(boot=self._boot, grown=0))
 
-    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
+    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int, *, clipped: int = 0) -> bool:
         if not 0 <= size <= FILE_SIZE_MAX:
             raise (InvalidArgument if size < 0 else FileTooBig)(str(size))
         attr = self._touch(ino, now_ns, content=True)
-        self._rows.inodes[ino] = attr._replace(size=size)
+        self._rows.inodes[ino] = attr._replace(size=size, held=attr.held - clipped)
         if ino in self._rows.durable:
             self._rows.durable[ino] = min(size, self._rows.durable[ino])
         keep_from = -(-size // self._chunk_size)

@@ -106,6 +106,7 @@ class MemoryTables:
         self.xattrs: dict[Ino, dict[bytes, bytes]] = {}
         self.live: dict[Ino, dict[int, ChunkId]] = {}
         self.versions: dict[ChunkId, Chunk] = {}
+        self.lengths: dict[ChunkId, int] = {}
         self.unfinished: dict[Ino, int] = {}
         self.dropped: list[ChunkId] = []
         self.last = 1
@@ -320,7 +321,7 @@ class MemoryTables:
         return True
 
     def count(self) -> tuple[int, int]:
-        return len(self.inodes), sum(attr.size for attr in self.inodes.values())
+        return len(self.inodes), sum(attr.held for attr in self.inodes.values())
 
     # --- chunks ------------------------------------------------------------------------
 
@@ -349,25 +350,31 @@ class MemoryTables:
         chunk = Chunk(ChunkId(self._number()), ino, index, ChunkState.DIRTY, None, base, base_size)
         self.versions[chunk.chunk] = chunk
         chunks[index] = chunk.chunk
+        self.lengths[chunk.chunk] = base_size
         return chunk
 
     def record_write(
         self, ino: Ino, size: int, now_ns: int, ranges: Sequence[DirtyRange], *, clear_suid: bool = False
     ) -> None:
         attr = self._touch(ino, now_ns, content=True)
-        self.inodes[ino] = attr._replace(size=max(attr.size, size))
+        held = attr.held + sum(one.grown for one in ranges)
+        self.inodes[ino] = attr._replace(size=max(attr.size, size), held=held)
+        for one in ranges:
+            self.lengths[one.chunk] = max(self.lengths[one.chunk], one.offset + one.length)
         if clear_suid:
             self.inodes[ino] = self.inodes[ino]._replace(mode=attr.mode & ~stat.S_ISUID)
 
-    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
+    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int, *, clipped: int = 0) -> bool:
         attr = self._touch(ino, now_ns, content=True)
-        self.inodes[ino] = attr._replace(size=size)
+        self.inodes[ino] = attr._replace(size=size, held=attr.held - clipped)
         return self._cut(ino, size, limit)
 
     def _cut(self, ino: Ino, size: int, limit: int) -> bool:
         chunks = self.live.get(ino, {})
         beyond = sorted((i for i in chunks if i * self.chunk_size >= size), reverse=True)
         for index in beyond[:limit]:
+            attr = self.inodes[ino]
+            self.inodes[ino] = attr._replace(held=attr.held - self.lengths[chunks[index]])
             self._free(chunks.pop(index))
         if len(beyond) > limit:
             self.unfinished[ino] = size
@@ -378,6 +385,7 @@ class MemoryTables:
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:
         row = self.versions[chunk]
         self.versions[chunk] = replace(row, base_size=min(row.base_size, length))
+        self.lengths[chunk] = min(self.lengths[chunk], length)
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:
         raise AssertionError("not for fs")
@@ -451,8 +459,9 @@ class MemoryCache:
                 raise NoSpace("full")
             self.full_after -= 1
         content = self.bytes.setdefault(chunk.chunk, bytearray())
-        row = DirtyRange(chunk.chunk, offset, len(data), None)
         end = offset + len(data)
+        grown = max(0, end - self.visible_length(chunk))
+        row = DirtyRange(chunk.chunk, offset, len(data), None, grown=grown)
         content.extend(bytes(max(0, end - len(content))))
         content[offset:end] = data
         held = self.held.setdefault(chunk.chunk, [])
