@@ -68,7 +68,8 @@ class Written:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Written]:
     root = tmp_path_factory.mktemp("reader")
     mounted = root / "mnt"
-    with local_buckets(root, 3) as places, Station(root / "machine") as station:
+    places = local_buckets(root, 3)
+    with Station(root / "machine") as station:
         station.mkfs("vol", urls(places))
         station.mount("vol", mounted)
         build(mounted)

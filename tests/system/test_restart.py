@@ -7,36 +7,13 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.harness import Station, have_fuse, urls, wait_for_end
+from tests.system.harness import VOLUME, Station, have_fuse, urls, wait_for_end
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
-
-VOLUME = "vol"
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> list[Path]:
-    made = [tmp_path / "buckets" / name for name in "abc"]
-    for place in made:
-        place.mkdir(parents=True)
-    return made
-
-
-@pytest.fixture
-def station(tmp_path: Path, places: list[Path]) -> Iterator[Station]:
-    with Station(tmp_path / "machine") as made:
-        made.mkfs(VOLUME, urls(places))
-        yield made
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "mnt"
 
 
 def kill(station: Station, directory: Path) -> None:
