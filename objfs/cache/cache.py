@@ -97,10 +97,6 @@ class ChunkCache:
         entry = self._shelf.entries.get(chunk.chunk)
         return entry is None or entry.state is State.DIRTY
 
-    def track(self, chunk: Chunk) -> None:
-        """Tells of a dirty version that begins without a write.  Not necessary: cuts find it."""
-        self._shelf.track(chunk, self._clock.monotonic())
-
     def write(self, chunk: Chunk, offset: int, data: bytes) -> DirtyRange:
         """Puts ``data`` at ``offset`` of a writable version; the range is for ``record_write``.
 

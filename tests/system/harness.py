@@ -14,11 +14,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+VOLUME = "vol"
 PASSPHRASE = "correct horse battery staple"
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND_S = 600.0
@@ -173,13 +174,12 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
-@contextlib.contextmanager
-def local_buckets(root: Path, count: int) -> Iterator[list[Path]]:
+def local_buckets(root: Path, count: int) -> list[Path]:
     """Directories that serve as buckets."""
     places = [root / "buckets" / chr(ord("a") + number) for number in range(count)]
     for place in places:
         place.mkdir(parents=True)
-    yield places
+    return places
 
 
 def urls(places: Sequence[Path]) -> list[str]:

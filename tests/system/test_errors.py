@@ -13,25 +13,9 @@ from pathlib import Path
 import pytest
 
 from objfs.errors import ExitCode
-from tests.system.harness import Station, have_fuse, urls
+from tests.system.harness import VOLUME, Station, have_fuse, urls
 
-VOLUME = "vol"
 needs_fuse = pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> list[Path]:
-    made = [tmp_path / "buckets" / name for name in "abc"]
-    for place in made:
-        place.mkdir(parents=True)
-    return made
-
-
-@pytest.fixture
-def station(tmp_path: Path, places: list[Path]) -> Iterator[Station]:
-    with Station(tmp_path / "machine") as made:
-        made.mkfs(VOLUME, urls(places))
-        yield made
 
 
 @pytest.fixture
@@ -39,12 +23,6 @@ def bare(tmp_path: Path) -> Iterator[Station]:
     """A machine that knows no volume."""
     with Station(tmp_path / "bare") as made:
         yield made
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    (tmp_path / "mnt").mkdir()
-    return tmp_path / "mnt"
 
 
 def refused(station: Station, code: ExitCode, *arguments: str | Path) -> str:

@@ -6,37 +6,13 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.harness import REPOSITORY, Station, have_fuse, urls, wait_for_end
+from tests.system.harness import REPOSITORY, VOLUME, Station, have_fuse, urls, wait_for_end
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
-
-VOLUME = "vol"
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> list[Path]:
-    made = [tmp_path / "buckets" / name for name in "abc"]
-    for place in made:
-        place.mkdir(parents=True)
-    return made
-
-
-@pytest.fixture
-def station(tmp_path: Path, places: list[Path]) -> Iterator[Station]:
-    """A machine that knows a volume over three local buckets."""
-    with Station(tmp_path / "machine") as made:
-        made.mkfs(VOLUME, urls(places))
-        yield made
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "mnt"
 
 
 def pid_of(station: Station, word: str | Path) -> int:
@@ -119,7 +95,6 @@ def test_a_busy_mount_is_not_torn_away(station: Station, directory: Path) -> Non
 
 def test_the_helper_of_mount(station: Station, directory: Path) -> None:
     """What mount(8) runs for ``mount -t fuse.objfs vol DIR`` with an fstab's options."""
-    directory.mkdir()
     program = station.root / "objfs"
     program.write_text('#!/bin/sh\nexec "$PYTHON" -m objfs "$@"\n')
     program.chmod(0o755)
@@ -190,13 +165,11 @@ def test_a_mount_on_another_machine_is_refused(
 
 
 def test_wrong_passphrase(station: Station, directory: Path, tmp_path: Path) -> None:
-    directory.mkdir()
     (tmp_path / "wrong").write_text("not it")
     refused(station, 10, "mount", VOLUME, directory, "--passphrase-file", tmp_path / "wrong")
 
 
 def test_unknown_volume(station: Station, directory: Path) -> None:
-    directory.mkdir()
     refused(station, 11, "mount", "absent", directory)
 
 
@@ -205,14 +178,12 @@ def test_malformed_url(station: Station) -> None:
 
 
 def test_unknown_key_in_volume_toml(station: Station, directory: Path) -> None:
-    directory.mkdir()
     config = station.home / VOLUME / "volume.toml"
     config.write_text(config.read_text().replace("[settings]", "[settings]\ncolour = 1"))
     assert "settings.colour" in refused(station, 23, "mount", VOLUME, directory)
 
 
 def test_unknown_mount_option(station: Station, directory: Path) -> None:
-    directory.mkdir()
     assert "colour" in refused(station, 23, "mount", VOLUME, directory, "-o", "colour")
 
 
@@ -228,7 +199,6 @@ def test_a_name_or_bucket_that_is_taken(station: Station, tmp_path: Path, places
 
 
 def test_nothing_runs_there(station: Station, directory: Path) -> None:
-    directory.mkdir()
     refused(station, 24, "umount", directory)
     refused(station, 24, "flush", VOLUME)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.harness import PASSPHRASE, REPOSITORY, Station, have_fuse, local_buckets, urls
+from tests.system.tree import described
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
 
@@ -39,18 +39,6 @@ def build(root: Path) -> None:
     os.utime(root / "deep" / "er", ns=(1, 1_234_567_890_123_456_789))
 
 
-def described(root: Path) -> dict[str, tuple[object, ...]]:
-    """What a person would compare: type, mode, time, links, target and bytes of everything below."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path in sorted(root.rglob("*")):
-        info = path.lstat()
-        links = info.st_nlink if stat.S_ISREG(info.st_mode) else 0
-        content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
-        mode = stat.S_IFMT(info.st_mode) if path.is_symlink() else info.st_mode
-        found[str(path.relative_to(root))] = (mode, info.st_mtime_ns, links, content)
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Written:
     """A volume that was unmounted, and what its mount showed."""
@@ -68,7 +56,8 @@ class Written:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Written]:
     root = tmp_path_factory.mktemp("reader")
     mounted = root / "mnt"
-    with local_buckets(root, 3) as places, Station(root / "machine") as station:
+    places = local_buckets(root, 3)
+    with Station(root / "machine") as station:
         station.mkfs("vol", urls(places))
         station.mount("vol", mounted)
         build(mounted)
@@ -96,7 +85,7 @@ def test_one_directory_and_one_file_come_out(written: Written, tmp_path: Path) -
     assert written.read("deep/er", str(tmp_path / "er")).returncode == 0
     assert (tmp_path / "er" / "est" / ODD_NAME).read_bytes() == b"content of a file with an odd name"
     assert written.read("/random", str(tmp_path / "one")).returncode == 0
-    assert (tmp_path / "one").read_bytes() == written.tree["random"][-1]
+    assert described(tmp_path)["one"][-1] == written.tree["random"][-1]
 
 
 def test_it_lists_every_name(written: Written) -> None:

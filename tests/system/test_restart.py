@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.harness import Station, have_fuse, urls, wait_for_end
+from tests.system.harness import VOLUME, Station, have_fuse, urls, wait_for_end
+from tests.system.tree import described
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
-
-VOLUME = "vol"
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> list[Path]:
-    made = [tmp_path / "buckets" / name for name in "abc"]
-    for place in made:
-        place.mkdir(parents=True)
-    return made
-
-
-@pytest.fixture
-def station(tmp_path: Path, places: list[Path]) -> Iterator[Station]:
-    with Station(tmp_path / "machine") as made:
-        made.mkfs(VOLUME, urls(places))
-        yield made
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "mnt"
 
 
 def kill(station: Station, directory: Path) -> None:
@@ -65,27 +42,13 @@ def write_without_sync(directory: Path, seed: int) -> None:
     (directory / f"link{seed}").symlink_to("renamed")
 
 
-def content(directory: Path) -> dict[str, tuple[int, int, str]]:
-    """Everything that a program can see, times included."""
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        status = path.lstat()
-        if path.is_symlink():
-            data = os.fsencode(path.readlink())
-        else:
-            data = path.read_bytes() if path.is_file() else b""
-        digest = hashlib.sha256(data).hexdigest()
-        found[str(path.relative_to(directory))] = (status.st_mode, status.st_mtime_ns, digest)
-    return found
-
-
 def test_killed_before_anything_was_uploaded(station: Station, directory: Path) -> None:
     station.mount(VOLUME, directory)
     write_without_sync(directory, 1)
-    before = content(directory)
+    before = described(directory)
     kill(station, directory)
     station.mount(VOLUME, directory)
-    assert content(directory) == before
+    assert described(directory) == before
 
 
 def test_killed_again_and_again_over_data_in_the_buckets(station: Station, directory: Path) -> None:
@@ -96,13 +59,13 @@ def test_killed_again_and_again_over_data_in_the_buckets(station: Station, direc
         if seed == 1:
             station.run("flush", directory)
             write_without_sync(directory, 10)
-        before = content(directory)
+        before = described(directory)
         kill(station, directory)
         station.mounted.remove(directory)
     station.mount(VOLUME, directory)
-    assert content(directory) == before
+    assert described(directory) == before
     station.drop_cache(VOLUME, directory)
-    assert content(directory) == before
+    assert described(directory) == before
 
 
 def stored(station: Station) -> list[Path]:
@@ -112,7 +75,7 @@ def stored(station: Station) -> list[Path]:
 def test_killed_while_it_uploads(station: Station, directory: Path) -> None:
     station.mount(VOLUME, directory, "-o", "checkpoint_interval=600,bandwidth=4MiB")
     write_without_sync(directory, 2)
-    before = content(directory)
+    before = described(directory)
     flush = subprocess.Popen(
         station.command("flush", directory),
         stdout=subprocess.DEVNULL,
@@ -125,10 +88,10 @@ def test_killed_while_it_uploads(station: Station, directory: Path) -> None:
     kill(station, directory)
     flush.wait()
     station.mount(VOLUME, directory)
-    assert content(directory) == before
+    assert described(directory) == before
     station.run("flush", directory)
     station.drop_cache(VOLUME, directory)
-    assert content(directory) == before
+    assert described(directory) == before
 
 
 def test_what_is_deleted_before_the_crash_stays_deleted(station: Station, directory: Path) -> None:
@@ -141,10 +104,10 @@ def test_what_is_deleted_before_the_crash_stays_deleted(station: Station, direct
         file.truncate(1_000_001)
         file.seek(2_000_000)
         file.write(b"end")
-    before = content(directory)
+    before = described(directory)
     kill(station, directory)
     station.mount(VOLUME, directory)
-    assert content(directory) == before
+    assert described(directory) == before
     assert (directory / "kept").read_bytes() == b"k" * 1_000_001 + bytes(999_999) + b"end"
 
 
@@ -154,11 +117,11 @@ def test_taken_away_and_mounted_again_at_once(station: Station, directory: Path)
     old = int(station.status(directory)["pid"])
     for seed in range(2):
         write_without_sync(directory, seed)
-        before = content(directory)
+        before = described(directory)
         take_away(directory)
         station.mounted.remove(directory)
         station.mount(VOLUME, directory)
-        assert content(directory) == before
+        assert described(directory) == before
     assert wait_for_end(old, 5)
 
 

@@ -6,9 +6,11 @@ kinds, hard links, a FIFO, sparse files, names that are not UTF-8, odd modes, ow
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -159,3 +161,20 @@ def bytes_found_in(places: list[Path], needle: bytes) -> list[Path]:
     hits = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     named = [path for place in places for path in place.rglob("*") if needle in os.fsencode(path.name)]
     return [Path(hit) for hit in hits] + named
+
+
+def described(root: Path) -> dict[str, tuple[object, ...]]:
+    """What a person would compare of everything below: mode, time, links, and a digest of bytes or target."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(root.rglob("*")):
+        info = path.lstat()
+        links = info.st_nlink if stat.S_ISREG(info.st_mode) else 0
+        mode = stat.S_IFMT(info.st_mode) if path.is_symlink() else info.st_mode
+        found[str(path.relative_to(root))] = (mode, info.st_mtime_ns, links, _digest(path))
+    return found
+
+
+def _digest(path: Path) -> str:
+    if path.is_symlink():
+        return hashlib.sha256(os.fsencode(path.readlink())).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
