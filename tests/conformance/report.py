@@ -7,7 +7,7 @@ mount and nothing was left out there that ran on the other side.  Knows no suite
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 
@@ -23,6 +23,10 @@ class Outcome:
 Results = Mapping[str, Outcome]
 """By the name of the test."""
 
+Known = Mapping[str, str]
+"""Tests that no file system behind this binding passes, and why."""
+NOTHING: Known = {}
+
 TITLES = ("assertions passed", "assertions failed", "tests left out")
 
 
@@ -33,36 +37,40 @@ def counts(results: Results) -> tuple[int, int, int]:
     return sum(outcome.passed for outcome in outcomes), failed, sum(bool(each.skipped) for each in outcomes)
 
 
-def problems(mount: Results, plain: Results, known: Collection[str] = ()) -> Iterator[str]:
-    """One line each; ``known`` names tests that no file system behind this binding passes."""
+def problems(mount: Results, plain: Results, known: Known = NOTHING) -> Iterator[str]:
+    """One line for each test that did worse on the mount than beside it, but for the known."""
     for name, outcome in mount.items():
-        if name not in known:
-            yield from (f"{name}: {failure}" for failure in outcome.failures)
         beside = plain.get(name, Outcome())
+        if name in known:
+            continue
+        if outcome.failures and not beside.failures:
+            yield from (f"{name}: {failure}" for failure in outcome.failures)
         if outcome.skipped and not beside.skipped:
             yield f"{name}: left out on the mount only: {outcome.skipped}"
 
 
-def show(suite: str, mount: Results, plain: Results, kind: str, known: Collection[str] = ()) -> bool:
-    """Prints the table, the skipped tests with their reasons and the problems; whether all is well."""
+def show(suite: str, mount: Results, plain: Results, kind: str, known: Known = NOTHING) -> bool:
+    """Prints the table, what was left out and why, what fails on both sides, and the problems; whether
+    all is well."""
     say(f"{suite:<30}{'objfs':>10}{kind:>10}")
     say(f"{'tests':<30}{len(mount):>10}{len(plain):>10}")
-    for title, ours, theirs in zip(
-        ("assertions passed", "assertions failed", "tests left out"),
-        counts(mount),
-        counts(plain),
-        strict=True,
-    ):
+    for title, ours, theirs in zip(TITLES, counts(mount), counts(plain), strict=True):
         say(f"{title:<30}{ours:>10}{theirs:>10}")
-    for line in _skips(mount, plain, kind):
-        say(line)
     found = list(problems(mount, plain, known))
+    for line in (*_skips(mount, plain, kind), *_excused(mount, plain, kind, known)):
+        say(line)
     for line in found:
         say(f"FAILED   {line}")
-    for name in sorted(known):
-        if name in mount and mount[name].failures:
-            say(f"known    {name}: {mount[name].failures[0]}")
     return not found
+
+
+def _excused(mount: Results, plain: Results, kind: str, known: Known) -> Iterator[str]:
+    """Failures that are not of this file system, and those that nothing behind the binding escapes."""
+    for name, outcome in mount.items():
+        if name in known and (outcome.failures or outcome.skipped):
+            yield f"known    {name}: {known[name]}"
+        elif outcome.failures and plain.get(name, Outcome()).failures:
+            yield f"fails    also on {kind}: {name}: {outcome.failures[0]}"
 
 
 def _skips(mount: Results, plain: Results, kind: str) -> Iterator[str]:

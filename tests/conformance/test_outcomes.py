@@ -50,7 +50,13 @@ def test_a_test_left_out_on_the_mount_alone_is_a_problem() -> None:
     left, ran = Outcome(0, (), "no such call"), Outcome(1)
     assert list(problems({"a": left}, {"a": left})) == []
     assert list(problems({"a": left}, {"a": ran})) == ["a: left out on the mount only: no such call"]
-    assert list(problems({"a": Outcome(0, ("EIO",))}, {"a": ran}, known=("a",))) == []
+
+
+def test_what_fails_beside_the_mount_too_is_no_problem_of_it() -> None:
+    failed = Outcome(0, ("EIO",))
+    assert list(problems({"a": failed}, {"a": Outcome(1)})) == ["a: EIO"]
+    assert list(problems({"a": failed}, {"a": failed})) == []
+    assert list(problems({"a": failed}, {"a": Outcome(1)}, {"a": "no call"})) == []
 
 
 def test_the_wheel_installs(tmp_path: Path) -> None:
