@@ -13,8 +13,10 @@ JOBS ?= 2
 # What objfs needs to build and run, and what its tests need besides.
 PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-venv python3-dev libisal2
 TEST_PACKAGES := rsync attr acl radosgw ceph-mon ceph-osd ceph-common
+SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
 .PHONY: help mount umount test check fmt bench roundtrip lost-machine packages test-packages clean
+.PHONY: pjdfstest fsx ltp realapps model suite-packages
 
 help: ## this text
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,11 +51,30 @@ roundtrip: packages test-packages $(VENV)/.stamp-dev ## a real tree onto a volum
 lost-machine: packages $(VENV)/.stamp-dev ## 20 machines lost under load, each recovered and compared (ARGS="--seeds N --first SEED")
 	@$(BIN)/python -m tests.system.lost_machine $(ARGS)
 
+pjdfstest: packages $(VENV)/.stamp-dev ## upstream's POSIX assertions on a mount (PJDFSTEST=PATH of a built checkout)
+	@$(BIN)/python -bb -m tests.conformance.pjdfstest $(PJDFSTEST) $(ARGS)
+
+fsx: packages $(VENV)/.stamp-dev ## fsx and fsstress on a mount (XFSTESTS=PATH of a built checkout)
+	@$(BIN)/python -bb -m tests.conformance.fsx $(XFSTESTS)
+	$(BIN)/python -bb -m tests.conformance.fsstress $(XFSTESTS)
+
+ltp: packages $(VENV)/.stamp-dev ## the Linux Test Project's file system calls on a mount (LTP=PATH of a built checkout)
+	@$(BIN)/python -bb -m tests.conformance.ltp $(LTP) $(ARGS)
+
+realapps: packages suite-packages $(VENV)/.stamp-dev ## git, make, SQLite, pip, tar, rsync, cp, dbench on a mount (LTP=PATH of a git repository)
+	@$(BIN)/python -bb -m tests.conformance.realapps $(LTP) $(ARGS)
+
+model: packages $(VENV)/.stamp-dev ## random histories against the model, at full length
+	@$(BIN)/python -bb -m tests.conformance.model $(ARGS)
+
 packages:
 	@contrib/setup/install-packages.sh $(PACKAGES)
 
 test-packages:
 	@contrib/setup/install-packages.sh $(TEST_PACKAGES)
+
+suite-packages:
+	@contrib/setup/install-packages.sh $(SUITE_PACKAGES)
 
 # One environment: the stamp of the tests' tools stands on that of the program.
 $(VENV)/.stamp: pyproject.toml contrib/setup/python.sh

@@ -55,7 +55,7 @@ SETTINGS: tuple[Setting, ...] = (
         "size",
         10 * GIB,
         "Bytes of local disk for the cache, with the inode table, its log and its replica.",
-        64 * MIB,
+        8 * MIB,
         2**60,
     ),
     Setting("cache_reserve", "size", GIB, "Bytes of the host's disk that the cache leaves free.", 0, 2**60),

@@ -33,6 +33,7 @@ class RealWorld:
 
     def start(self, boot: bytes = BOOT) -> None:
         self.gate = WriteGate()
+        self.taken = 0
         self.table = MetaDatabase.open(self.path, boot_id=boot)
         self.cache = ChunkCache(
             Path(self.directory.name) / "cache",
@@ -40,9 +41,10 @@ class RealWorld:
             self.table,
             GroupSync(self.table.sync_log, self.gate),
             self.store,
-            CacheSettings(reserve_bytes=0),
+            CacheSettings(reserve_bytes=0, retry_first_s=0.001),
             self.gate,
             self.clock,
+            extra=lambda: self.taken,
             boot=boot,
         )
         self.cache.recover()
@@ -75,6 +77,18 @@ class RealWorld:
     def freeze(self) -> None:
         """Every version that may be is frozen, as at a checkpoint."""
         self.cache.cut()
+
+    def evict(self) -> None:
+        """Everything clean leaves the cache, as when others take all of its room."""
+        self.taken = 2**50
+        self.cache.trim()
+        self.taken = 0
+
+    async def flush_at_last(self) -> None:
+        """The store fails twice before it takes what is dirty."""
+        self.store.fail_writes = 2
+        await self.flush()
+        self.store.fail_writes = 0
 
     async def flush(self) -> None:
         """Everything dirty goes to the store."""

@@ -1,6 +1,6 @@
 """Random histories: the file system does what the model tree does, and the trees stay equal.
 
-``OBJFS_MODEL_EXAMPLES`` and ``OBJFS_MODEL_STEPS`` scale the search (25 histories of 30 steps otherwise).  A
+``OBJFS_MODEL_EXAMPLES`` and ``OBJFS_MODEL_STEPS`` scale the search (100 histories of 40 steps otherwise).  A
 failure prints the history, shrunk; keep it as a test with a name of its own.
 """
 
@@ -24,8 +24,8 @@ from tests.doubles.model_tree import Image, ModelTree, Node, Path
 from tests.fs.memory import CHUNK, World
 from tests.fs.real import RealWorld
 
-EXAMPLES = int(os.environ.get("OBJFS_MODEL_EXAMPLES", "25"))
-STEPS = int(os.environ.get("OBJFS_MODEL_STEPS", "30"))
+EXAMPLES = int(os.environ.get("OBJFS_MODEL_EXAMPLES", "100"))
+STEPS = int(os.environ.get("OBJFS_MODEL_STEPS", "40"))
 COMPARE_EVERY = 4
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"n" * 255])
@@ -309,9 +309,12 @@ class Tree(RuleBasedStateMachine):
 
     @rule()
     def remount(self) -> None:
+        self.begin_again(self.world.restart)
+
+    def begin_again(self, restart: Callable[[], None]) -> None:
         """The handles are gone, and with them the files that only they kept; the others are opened again."""
         kept = [file.node for file in self.opened if file.node.nlink]
-        self.world.restart()
+        restart()
         wait(self.fs.recover())
         wait(self.fs.aclose())
         self.opened = [
@@ -349,6 +352,20 @@ class RealTree(Tree):
 
     def make_world(self) -> RealWorld:
         return RealWorld()
+
+    @property
+    def real(self) -> RealWorld:
+        assert isinstance(self.world, RealWorld)
+        return self.world
+
+    @rule()
+    def evict(self) -> None:
+        wait(self.world.flush())
+        self.real.evict()
+
+    @rule()
+    def flush_at_last(self) -> None:
+        wait(self.real.flush_at_last())
 
 
 def all_nodes(model: ModelTree) -> set[Node]:

@@ -93,9 +93,9 @@ class Station:
             tails.append(f"--- {file} ---\n" + "\n".join(lines))
         return "\n".join(tails)
 
-    def mkfs(self, name: str, buckets: Sequence[str], code: str = "2+1") -> None:
+    def mkfs(self, name: str, buckets: Sequence[str], code: str = "2+1", *options: str) -> None:
         urls = [word for url in buckets for word in ("--bucket", url)]
-        self.run("mkfs", name, *urls, "--code", code)
+        self.run("mkfs", name, *urls, "--code", code, *options)
 
     def attach(self, name: str, buckets: Sequence[str]) -> None:
         self.run("attach", name, *[word for url in buckets for word in ("--bucket", url)])
