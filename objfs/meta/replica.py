@@ -1,14 +1,15 @@
 """The image of the inode table as last published.
 
-Owns the directory ``pages/``: ``image`` (page n at (n-1) * page size) and ``image.json``. Promises that
-the digest is the sum of the keyed hashes of all pages modulo 2**256, kept incrementally, and that after
-a crash ``diff`` names at least every page in which the database differs from the image before or after
-the ``apply`` that the crash interrupted. A page that nobody gave is a page of zeros (SQLite never
-writes some: its lock page, for one). Knows no buckets, no keys (``hasher`` does) and no open database.
+Owns the directory ``pages/``: ``image`` (page n at (n-1) * page size), ``sums`` (the hash of each) and
+``image.json``. Promises that the digest is the sum of the keyed hashes of all pages modulo 2**256, kept
+incrementally; that an image which rots on the disk changes no digest; and that after a crash ``diff``
+names at least every page in which the database differs from the image before or after the ``apply`` that
+the crash interrupted. A page that nobody gave is a page of zeros (SQLite never writes some: its lock
+page, for one). Knows no buckets, no keys (``hasher`` does) and no open database.
 
-Order of ``apply``: the numbers of the pages go to ``image.json`` and to the disk; the pages are written
-and synced; ``image.json`` says that it is done. What is in between at a crash is suspect: ``diff``
-names it, and the digest is computed anew.
+Order of ``apply``: the numbers of the pages go to ``image.json`` and to the disk; the pages and their
+hashes are written and synced; ``image.json`` says that it is done. What is in between at a crash is
+suspect: ``diff`` names it, and the digest is computed anew.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Protocol
 from objfs.errors import Corrupt, ObjfsError, Unclean
 from objfs.meta.pages import PageSet, spooled
 from objfs.meta.schema import PAGE_SIZE
+from objfs.meta.sums import PageSums
 
 MODULUS = 2**256
 _COPY_PAGES = 256
@@ -60,13 +62,28 @@ class Replica:
         self._state = _load(directory / "image.json")
         self._zero = bytes(PAGE_SIZE)
         self._image = os.open(directory / "image", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._digest = self.compute_digest() if self._state.digest is None else self._state.digest
+        self._sums = PageSums(directory / "sums")
+        self._digest = self._checked_digest()
 
     def close(self) -> None:
         """Doing it twice is harmless."""
         if self._image >= 0:
             os.close(self._image)
+            self._sums.close()
             self._image = -1
+
+    def _checked_digest(self) -> int:
+        """What ``image.json`` says where the hashes agree; else they are taken anew from the image."""
+        total, known = self._sums.total(self.page_count), self._state.digest
+        if total is None or known is None or total % MODULUS != known:
+            return self._recount()
+        return known
+
+    def _recount(self) -> int:
+        """The digest by the image alone, after an ``apply`` that did not end."""
+        self._sums.replace(self._hash(*page) for page in _walk(self._image, self.page_count))
+        self._sums.sync()
+        return self.compute_digest()
 
     def __enter__(self) -> Replica:
         return self
@@ -105,25 +122,29 @@ class Replica:
     def digest_with(self, pages: Pages) -> int:
         """The digest that ``apply`` of these pages would give."""
         self._check(pages)
-        before, after = self.page_count, pages.page_count
-        digest = self._digest
-        for number in range(after + 1, before + 1):
-            digest -= self._hash(number, self._read(number))
-        for number in range(before + 1, after + 1):
-            if number not in pages.pages:
-                digest += self._hash(number, self._zero)
-        for number, image in pages.pages.items():
-            digest += self._hash(number, image)
-            if number <= before:
-                digest -= self._hash(number, self._read(number))
-        return digest % MODULUS
+        return self._digest_with(self._hashes(pages), pages.page_count)
+
+    def _hashes(self, pages: Pages) -> dict[int, int]:
+        """Of all pages that would change; those that appear without an image are zeros."""
+        appear = range(self.page_count + 1, pages.page_count + 1)
+        hashes = {number: self._hash(number, self._zero) for number in appear if number not in pages.pages}
+        return hashes | {number: self._hash(number, image) for number, image in pages.pages.items()}
+
+    def _digest_with(self, hashes: Mapping[int, int], page_count: int) -> int:
+        before = self.page_count
+        gone = sum(self._sums.get(number) for number in range(page_count + 1, before + 1))
+        replaced = sum(self._sums.get(number) for number in hashes if number <= before)
+        return (self._digest - gone - replaced + sum(hashes.values())) % MODULUS
 
     # --- changing ----------------------------------------------------------------------
 
     def apply(self, pages: Pages) -> None:
         """Makes the image that of ``pages``.  Raises OSError; then, and after a crash, it can be repeated."""
         self._check(pages)
-        digest = self.digest_with(pages)
+        if self._state.digest is None:
+            self._digest = self._recount()
+        hashes = self._hashes(pages)
+        digest = self._digest_with(hashes, pages.page_count)
         state = self._state
         state.suspect |= set(pages.pages)
         state.digest = None
@@ -134,15 +155,23 @@ class Replica:
         for number, image in pages.pages.items():
             _write_all(self._image, image, (number - 1) * PAGE_SIZE)
         os.fdatasync(self._image)
+        self._note_sums(hashes, pages.page_count)
         self._state = _State(pages.page_count, digest)
         self._digest = digest
         self._save()
+
+    def _note_sums(self, hashes: Mapping[int, int], page_count: int) -> None:
+        for number, value in hashes.items():
+            self._sums.put(number, value)
+        self._sums.cut(page_count)
+        self._sums.sync()
 
     def clear(self) -> None:
         """Forgets every page."""
         self._state.digest = None
         self._save()
         os.ftruncate(self._image, 0)
+        self._sums.cut(0)
         self._state, self._digest = _State(), 0
         self._save()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import queue
@@ -375,6 +376,47 @@ def test_a_crash_within_apply_hides_no_page_from_diff(
         replica.apply(pages_of(3, p1=b"A", p2=b"B", p3=b"C"))
         assert not replica.suspect
         assert len(replica.diff(database(tmp_path / "db", *after))) == 0
+
+
+def test_rot_of_the_image_changes_no_later_digest(tmp_path: Path) -> None:
+    """I4: the digest that is published is that of the pages that were shipped."""
+    with Replica(tmp_path / "sound", hasher) as sound, Replica(tmp_path / "pages", hasher) as rotten:
+        for replica in (sound, rotten):
+            replica.apply(pages_of(3, p1=b"a", p2=b"b", p3=b"c"))
+        (tmp_path / "pages" / "image").write_bytes(b"rot".ljust(3 * PAGE_SIZE, b"\0"))
+        for pages in (pages_of(3, p1=b"A"), pages_of(2, p2=b"B"), pages_of(4, p4=b"D")):
+            assert rotten.digest_with(pages) == sound.digest_with(pages)
+            for replica in (sound, rotten):
+                replica.apply(pages)
+            assert rotten.digest == sound.digest
+
+
+def test_damaged_hashes_are_taken_anew_from_the_image(tmp_path: Path) -> None:
+    with Replica(tmp_path / "pages", hasher) as replica:
+        replica.apply(pages_of(2, p1=b"a", p2=b"b"))
+        digest = replica.digest
+    damaged = tmp_path / "pages" / "sums"
+    damaged.write_bytes(damaged.read_bytes()[::-1])
+    with Replica(tmp_path / "pages", hasher) as again:
+        assert again.digest == digest == again.compute_digest()
+
+
+def test_an_apply_that_failed_gives_the_right_digest_when_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    after = pages_of(3, p1=b"A", p2=b"B", p3=b"C")
+    with Replica(tmp_path / "pages", hasher) as replica:
+        replica.apply(pages_of(2, p1=b"a", p2=b"b"))
+        wanted = replica.digest_with(after)
+        monkeypatch.setattr(os, "fdatasync", full)
+        with pytest.raises(OSError, match="No space"):
+            replica.apply(after)
+        monkeypatch.undo()
+        replica.apply(after)
+        assert replica.digest == wanted == replica.compute_digest()
 
 
 def test_diff_finds_changed_new_and_no_other_pages(tmp_path: Path) -> None:
