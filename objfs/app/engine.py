@@ -130,7 +130,6 @@ class Engine:
             volume.buckets,
             volume.ring,
             volume.lease,
-            volume.gate,
             self.clock,
             retention,
         )
@@ -217,6 +216,11 @@ class Engine:
         return self.volume.lease.epoch if self.volume.lease is not None else 0
 
     @property
+    def lease_lost(self) -> bool:
+        """Another machine has the volume: what has not left yet never will."""
+        return self.volume.lease is not None and self.volume.lease.lost
+
+    @property
     def safe(self) -> bool:
         """Everything that was acknowledged is recoverable from the buckets."""
         return self.read_only or self.safety.safe
@@ -244,14 +248,16 @@ class Engine:
             log.warning("flush before unmounting failed: %s", error)
 
     async def finish(self) -> None:
-        """Drains to the end, however long the buckets take; gives up only when the gate is closed."""
+        """Drains to the end, however long the buckets take; gives up only when the gate is closed, which is
+        an end with an ``outcome`` where that leaves something behind."""
         await self.fs.aclose()
         delay = RETRY_FIRST_S
         while self.changed:
             try:
                 await self.flush()
             except (LeaseLost, ReadOnly) as error:
-                self.outcome = f"data are left in the local state: {error}"
+                if not self.safe:
+                    self.outcome = f"what is not in the buckets is left in the local state: {error}"
                 return
             except (BucketError, StoreError, NoQuorum) as error:
                 log.warning("drain failed, tried again in %.0f s: %s", delay, error)
@@ -260,14 +266,14 @@ class Engine:
         self.clean = True
 
     async def close(self) -> None:
-        """Gives everything back.  Without a clean end the lease stays ours, for the next mount here."""
+        """Gives everything back.  Without a clean end a lease that is ours stays, for the next mount here."""
         self.cache.close()
         if self.pin is not None:
             await self.pin.remove()
         settled = self.checkpointer is None or self.checkpointer.settled
         with trio.move_on_after(RELEASE_S) as scope:
             scope.shield = True
-            if self.clean or not self.changed:
+            if self.clean or not self.changed or self.lease_lost:
                 await self.volume.close(clean=self.clean, settled=settled)
                 return
         log.warning("closed with data left in the local state; the lease stays with this machine")

@@ -61,8 +61,11 @@ class Status:
     directory: str
     pid: int
     read_only: bool
+    """Writes are refused: it was mounted so, or writing was stopped."""
     reason: str
-    """Why writing was stopped, empty while it is allowed."""
+    """Why writing was stopped; empty while it is allowed, and where it never was."""
+    lease_lost: bool
+    """Another machine took the volume over: what is dirty here never reaches the buckets."""
     epoch: int
     inodes: int
     content_bytes: int

@@ -55,9 +55,10 @@ def _overview(as_json: bool) -> None:
     rows = table("VOLUME", "STATE", "DIRECTORY", "NOT YET SAFE")
     for document in documents:
         dirty = document.get("dirty_bytes")
+        mode = ", read only" if document.get("read_only") else ""
         rows.add_row(
             str(document["volume"]),
-            str(document["state"]),
+            f"{document['state']}{mode}",
             str(document["directory"]),
             size(dirty) if isinstance(dirty, int) else "",
         )
@@ -97,6 +98,10 @@ def _safety(status: Fields) -> str:
     if status.flag("safe"):
         return "safe: everything is recoverable from the buckets"
     dirty = status.integer("dirty_bytes")
+    if status.flag("lease_lost"):
+        what = f"{size(dirty)} written" if dirty else "changes made"
+        where = status.text("directory", 8192)
+        return f"{what} here can no longer reach the buckets: copy them from {where} before you unmount it"
     if not dirty:
         return "all content is in the buckets; the next checkpoint will name it"
     oldest = age(status.number("oldest_dirty_s", 0, 1e12))

@@ -12,6 +12,9 @@ still alive is judged by that counter standing still on the observer's monotonic
 A higher epoch is looked for by listing ``lease/`` wherever it must not be missed (old objects are removed,
 so the next number alone proves nothing after a long pause), and by one GET of the next number in the
 renewal, where missing it costs nothing.
+
+A process may be stopped anywhere, and wake after a takeover.  What it had on its way then cannot be called
+back, so it must be harmless; before whatever comes next the holder looks again (``confirm``).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import trio
 
 from objfs.backends.base import Bucket
 from objfs.codec.keys import KeyRing
-from objfs.errors import HeldElsewhere, LeaseLost, NoQuorum
+from objfs.errors import HeldElsewhere, LeaseLost, NoQuorum, ReadOnly
 from objfs.model import Clock, Slot, WriteGate
 from objfs.store import layout
 from objfs.volume.epochs import (
@@ -44,6 +47,10 @@ log = logging.getLogger(__name__)
 
 TAKE_OVER_INTERVALS = 3
 """How many of its own intervals a holder's counter must stand still before it counts as dead."""
+SURE_INTERVALS = 2
+"""How many intervals after a renewal began its holder needs not look again: fewer than a takeover waits."""
+WHO_S = 5.0
+"""How long a holder that was overtaken asks by whom."""
 CLAIM_ATTEMPTS = 6
 KEPT_EPOCHS = 2
 
@@ -175,8 +182,8 @@ async def _withdraw(buckets: BucketSet, ring: KeyRing, record: LeaseRecord, answ
 
 @dataclass(frozen=True, slots=True)
 class LeaseStatistics:
-    """Gauges.  ``renewed_age_s`` is the time since the last renewal that a majority took; ``voters`` are all,
-    ``answered`` those that took part in it."""
+    """Gauges.  ``renewed_age_s`` is the time since the last renewal that a majority took was begun;
+    ``voters`` are all, ``answered`` those that took part in it."""
 
     epoch: int
     counter: int
@@ -207,6 +214,7 @@ class Lease:
         self._remember = remember
         self._renewed = clock.monotonic()
         self._answered = len(buckets.voters)
+        self._lost: str | None = None
 
     def statistics(self) -> LeaseStatistics:
         return LeaseStatistics(
@@ -221,13 +229,32 @@ class Lease:
     def epoch(self) -> int:
         return self.record.epoch
 
+    @property
+    def lost(self) -> bool:
+        """Whether another machine is known to have the volume now."""
+        return self._lost is not None
+
+    def _refuse_closed(self) -> None:
+        if self._lost is not None:
+            raise LeaseLost(self._lost)
+        self._gate.check()
+
+    async def confirm(self) -> None:
+        """As ``check``, and asks nobody while the last renewal is so young that no takeover can be over.
+
+        For each of many deletes in a row: whoever was stopped for long looks before the next.
+        """
+        self._refuse_closed()
+        if self._clock.monotonic() - self._renewed >= SURE_INTERVALS * self.record.interval_s:
+            await self.check()
+
     async def check(self, *, needed: int | None = None) -> None:
         """Returns when ``needed`` voters (default: a strict majority) say that no higher epoch exists.
 
-        Raises LeaseLost and closes the gate when one does, NoQuorum when too few answer.
+        Raises LeaseLost and closes the gate when one does, NoQuorum when too few answer, ReadOnly where
+        the gate was closed for another reason.
         """
-        if not self._gate.open:
-            raise LeaseLost(str(self._gate.reason))
+        self._refuse_closed()
         needed = self._buckets.quorum if needed is None else needed
 
         async def look(slot: Slot, bucket: Bucket) -> LeaseRecord | None:
@@ -251,11 +278,22 @@ class Lease:
 
     def lose(self, why: str) -> LeaseLost:
         """Closes the gate for good and gives the error to raise."""
-        message = f"the lease of epoch {self.epoch} is lost: {why}; this mount writes nothing more"
-        if self._gate.open:
-            log.error("lease lost epoch=%d: %s", self.epoch, why)
-        self._gate.close(message)
-        return LeaseLost(message)
+        if self._lost is None:
+            self._lost = f"the lease of epoch {self.epoch} is lost: {why}; this mount writes nothing more"
+            log.error("lease lost epoch=%d: %s; the mount is read-only from now on", self.epoch, why)
+        self._gate.close(self._lost)
+        return LeaseLost(self._lost)
+
+    async def give_way(self, why: str) -> LeaseLost:
+        """As ``lose``, when something else than a lease shows it: asks first who has the volume now."""
+        with trio.move_on_after(WHO_S):
+            try:
+                await self.check()
+            except LeaseLost as error:
+                return error
+            except (NoQuorum, ReadOnly) as error:
+                log.info("the holder of the lease cannot be named: %s", error)
+        return self.lose(why)
 
     async def renew(self) -> None:
         """One renewal: counter up at every voter, and one look for the next epoch.  Raises LeaseLost.
@@ -263,13 +301,14 @@ class Lease:
         A voter that does not answer is logged and left: others are told by those that do.
         """
         self.record = replace(self.record, counter=self.record.counter + 1)
+        began = self._clock.monotonic()
         answers = await self._write_own()
         for slot, error in answers.errors.items():
             log.warning("lease not renewed bucket=%s: %s", self._buckets.name(slot), error)
         self._judge(answers)
         self._answered = len(answers.values)
         if self._answered >= self._buckets.quorum:
-            self._renewed = self._clock.monotonic()
+            self._renewed = began
 
     async def _write_own(self) -> Answers[LeaseRecord | None]:
         record = self.record
@@ -313,6 +352,6 @@ class Lease:
         found = [layout.parse_lease(info.key) for info in await bucket.list(layout.LEASE_PREFIX)]
         old = sorted(epoch for epoch in found if epoch is not None and epoch <= self.epoch - KEPT_EPOCHS)
         for epoch in old:
-            self._gate.check()
+            await self.confirm()
             await bucket.delete(layout.lease_name(epoch))
         return len(old)

@@ -369,8 +369,9 @@ class _Opening:
             return
         stamp = f"{self._clock.now_ns() // 1_000_000_000}"
         self._salvage = await trio.to_thread.run_sync(self._home.set_aside, stamp)
-        log.error(
-            "local state was overtaken by another machine and is kept at %s: files written here and never "
-            "uploaded are only there",
-            self._salvage,
+        told = (
+            f"local state is not part of what the buckets hold and is kept at {self._salvage}: "
+            "files written here and never uploaded are only there"
         )
+        log.error("%s", told)
+        self._tell(told)

@@ -109,12 +109,12 @@ async def publish(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Man
     result = await put(buckets, ring, manifest.sequence, data, buckets.publish_quorum)
     for rival in result.rivals:
         if rival.epoch >= manifest.epoch:
-            raise lease.lose(f"epoch {rival.epoch} published sequence {rival.sequence}")
+            raise await lease.give_way(f"epoch {rival.epoch} published sequence {rival.sequence}")
     won = sum(slot in result.won for slot in buckets.voters)
     if won >= buckets.publish_quorum:
         return
     if len(result.rivals) > len(buckets.voters) - buckets.publish_quorum:
-        raise lease.lose(f"sequence {manifest.sequence} is taken by epoch {result.rivals[0].epoch}")
+        raise await lease.give_way(f"sequence {manifest.sequence} is taken by epoch {result.rivals[0].epoch}")
     raise NoQuorum(
         f"manifest {manifest.sequence} reached {won} of {len(buckets.voters)} voting buckets, "
         f"{buckets.publish_quorum} are needed; it is tried again"
@@ -264,7 +264,7 @@ async def fence(
         data = manifests.encode(bar, ring)
         result = await put(buckets, ring, bar.sequence, data, buckets.quorum)
         if any(rival.epoch > lease.epoch for rival in result.rivals):
-            raise lease.lose(f"another epoch published sequence {bar.sequence}")
+            raise await lease.give_way(f"another epoch published sequence {bar.sequence}")
         if sum(slot in result.won for slot in buckets.voters) >= buckets.quorum:
             log.info("fence published sequence=%d epoch=%d", bar.sequence, lease.epoch)
             return Published(bar, data, result.won)

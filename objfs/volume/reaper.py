@@ -1,9 +1,10 @@
 """Removing what no kept moment needs: old manifests, their blobs, condemned segments.
 
 Owns the rule of what is kept and the order of deleting.  Promises that nothing is deleted that a kept
-manifest refers to, that every batch is preceded by a look at the lease, and that a segment is
-deleted only after it was condemned in a published manifest, the grace is over, every kept manifest is at
-least as new as the condemning one, and its row is gone, so that nothing can refer to it again.
+manifest refers to, that every batch is preceded by a look at the lease, that a process which was stopped in
+the middle of one looks again before the next delete, and that a segment is deleted only after it was
+condemned in a published manifest, the grace is over, every kept manifest is at least as new as the condemning
+one, and its row is gone, so that nothing can refer to it again.
 
 A manifest is kept while it was the newest at some time within the recovery window or a read-only mount has
 it pinned (``readers``), and at least ``keep`` of them in any case.
@@ -18,7 +19,7 @@ from itertools import pairwise
 
 from objfs.backends.base import Bucket
 from objfs.codec.keys import KeyRing
-from objfs.model import NS, Clock, Segment, SegmentNo, Slot, WriteGate
+from objfs.model import NS, Clock, Segment, SegmentNo, Slot
 from objfs.store import layout
 from objfs.volume.lease import Lease
 from objfs.volume.manifest import CONDEMNED_MAX, Condemned, Manifest
@@ -84,7 +85,6 @@ class Reaper:
         buckets: BucketSet,
         ring: KeyRing,
         lease: Lease,
-        gate: WriteGate,
         clock: Clock,
         retention: Retention,
     ) -> None:
@@ -93,7 +93,6 @@ class Reaper:
         self._buckets = buckets
         self._ring = ring
         self._lease = lease
-        self._gate = gate
         self._clock = clock
         self._retention = retention
         self._pins = PinObserver(buckets, ring, clock)
@@ -197,7 +196,7 @@ class Reaper:
     async def _delete_objects(self, names: Sequence[str]) -> None:
         async def delete(_slot: Slot, bucket: Bucket) -> None:
             for name in names:
-                self._gate.check()
+                await self._lease.confirm()
                 await bucket.delete(name)
 
         answers = await self._buckets.each(delete)
@@ -240,6 +239,6 @@ class Reaper:
         for start in range(0, len(wanted), BATCH):
             await self._lease.check()
             for segment in wanted[start : start + BATCH]:
-                self._gate.check()
+                await self._lease.confirm()
                 failed = await self._store.delete_segment(segment)
                 log.debug("segment deleted uuid=%s failed_slots=%s", segment.uuid.hex(), sorted(failed))

@@ -40,6 +40,8 @@ class Cloud:
         self.memory = MemoryBuckets()
         self.names = [f"b{number}" for number in range(buckets)]
         self._machines = 0
+        self.notes: list[str] = []
+        """What people were told while a volume was opened."""
 
     def home(self) -> VolumeHome:
         """The state directory of a new machine."""
@@ -72,7 +74,12 @@ class Cloud:
         self, home: VolumeHome, options: OpenOptions | None = None, secret: Secret = PASSPHRASE
     ) -> OpenVolume:
         return await open_volume(
-            home, secret, self.buckets(home), clock=TrioClock(), options=options or OpenOptions(host="host")
+            home,
+            secret,
+            self.buckets(home),
+            clock=TrioClock(),
+            options=options or OpenOptions(host="host"),
+            note=self.notes.append,
         )
 
 
@@ -104,7 +111,6 @@ class Rig:
             volume.buckets,
             volume.ring,
             volume.lease,
-            volume.gate,
             clock,
             Retention(window_s=0, keep=2, grace_s=0),
         )

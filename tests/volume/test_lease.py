@@ -9,10 +9,10 @@ import trio
 import trio.testing
 
 from objfs.backends.wrappers.faults import FailAfter, Fault
-from objfs.errors import HeldElsewhere, LeaseLost, NoQuorum, Temporary
+from objfs.errors import HeldElsewhere, LeaseLost, NoQuorum, ReadOnly, Temporary
 from objfs.store import layout
 from objfs.volume.epochs import Holder, decode, observe
-from tests.volume.support import Site, release
+from tests.volume.support import Machine, Site, release
 
 
 async def test_the_first_mount_gets_epoch_one_everywhere() -> None:
@@ -114,6 +114,83 @@ async def test_a_lost_lease_closes_the_gate_and_says_so(caplog: pytest.LogCaptur
     assert "lease lost epoch=1" in caplog.text
     with pytest.raises(LeaseLost):
         await lease.check()
+
+
+async def test_the_log_names_the_new_holder_when_a_manifest_shows_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = Site(3)
+    old, new = site.machine(), site.machine()
+    lease = await old.acquire()
+    await new.acquire(force=True)
+    with caplog.at_level(logging.ERROR):
+        error = await lease.give_way("epoch 2 published sequence 7")
+    assert f"host {new.holder.host}, process {new.holder.pid}" in str(error)
+    assert [record.message.count(new.holder.host) for record in caplog.records] == [1]
+    assert lease.lost
+    assert not old.gate.open
+
+
+async def test_a_manifest_alone_is_enough_to_give_way(autojump_clock: trio.testing.MockClock) -> None:
+    """Nobody can say who it was: every bucket hangs."""
+    site = Site(3)
+    old = site.machine()
+    lease = await old.acquire()
+    hung = old.hang("list", "lease/")
+    assert "epoch 2 published sequence 7" in str(await lease.give_way("epoch 2 published sequence 7"))
+    assert trio.current_time() < 10
+    assert lease.lost
+    assert not old.gate.open
+    release(hung)
+
+
+async def test_confirming_asks_nobody_while_the_lease_is_young(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    site = Site(3)
+    machine = site.machine()
+    lease = await machine.acquire(interval_s=60)
+    before = requests(machine)
+    await trio.sleep(110)
+    await lease.confirm()
+    assert requests(machine) == before
+    await lease.renew()
+    before = requests(machine)
+    await trio.sleep(110)
+    await lease.confirm()
+    assert requests(machine) == before
+    await trio.sleep(20)
+    await lease.confirm()
+    assert requests(machine) > before
+
+
+async def test_confirming_after_a_long_pause_notices_a_takeover(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """I5: no renewal, no check has run since; the first thing to happen asks."""
+    site = Site(3)
+    old = site.machine()
+    lease = await old.acquire(interval_s=60)
+    new = site.machine()
+    await new.acquire(take_over=True)
+    with pytest.raises(LeaseLost, match=new.holder.host):
+        await lease.confirm()
+    with pytest.raises(LeaseLost, match=new.holder.host):
+        await lease.confirm()
+
+
+async def test_a_gate_closed_by_others_is_no_lost_lease() -> None:
+    machine = Site(3).machine()
+    lease = await machine.acquire()
+    machine.gate.close("the cache's disk cannot be synced")
+    for ask in (lease.check, lease.confirm):
+        with pytest.raises(ReadOnly, match="cannot be synced"):
+            await ask()
+    assert not lease.lost
+
+
+def requests(machine: Machine) -> int:
+    return sum(len(bucket.requests) for bucket in machine.faulty.values())
 
 
 async def test_a_renewal_notices_too_and_leaves_the_new_lease_alone() -> None:

@@ -123,6 +123,7 @@ async def test_an_overtaken_machine_keeps_its_data_aside_and_recovers(tmp_path: 
     volume = await cloud.open(rig.volume.home)
     assert volume.verdict is Verdict.BEHIND
     assert volume.salvage is not None
+    assert any(str(volume.salvage) in note for note in cloud.notes)
     assert (volume.salvage / "meta.db").exists()
     assert any(path.is_file() for path in (volume.salvage / "cache").rglob("*"))
     async with running(volume) as again:

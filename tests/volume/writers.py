@@ -64,7 +64,6 @@ class Writer:
             machine.buckets,
             machine.site.ring,
             lease,
-            machine.gate,
             machine.clock,
             self.retention,
         )

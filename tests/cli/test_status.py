@@ -1,0 +1,72 @@
+"""What ``objfs status`` tells a person about writing and safety, from the document of a mount."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from objfs.app.status import Redundancy, Status
+from objfs.cli.status import describe
+from objfs.volume.fields import Fields
+
+MOUNTED = Status(
+    volume="photos",
+    uuid="00" * 16,
+    version="1",
+    state="mounted",
+    directory="/srv/photos",
+    pid=1234,
+    read_only=False,
+    reason="",
+    lease_lost=False,
+    epoch=1,
+    inodes=1,
+    content_bytes=0,
+    safe=False,
+    dirty_bytes=5_000_000,
+    dirty_chunks=5,
+    oldest_dirty_s=3.0,
+    uploading_bytes=0,
+    upload_error="",
+    checkpoint={},
+    redundancy=Redundancy("2+1", 1, (), "survives the loss of any one of 3 buckets"),
+    buckets=(),
+    cache={"cached_bytes": 0, "limit_bytes": 1, "hits": 0, "misses": 0},
+    store={},
+    loop={"longest_s": 0.0, "operation": "", "over_50ms": 0},
+    memory_bytes=0,
+)
+REASON = "the lease of epoch 1 is lost: taken over by host b, process 7, since 5 s (epoch 2)"
+OVERTAKEN = replace(MOUNTED, read_only=True, reason=REASON, lease_lost=True)
+
+
+def line(status: Status, name: str) -> str:
+    document = Fields.parse(json.dumps(status.to_json()).encode(), "status")
+    found = [text for text in describe(document) if text.startswith(f"{name} ")]
+    assert len(found) == 1
+    return found[0].removeprefix(name).strip()
+
+
+def test_a_mount_that_writes() -> None:
+    assert line(MOUNTED, "state") == "mounted at /srv/photos, read and write"
+    assert "not yet in the buckets, the oldest for 3" in line(MOUNTED, "safety")
+
+
+def test_a_mount_that_lost_its_lease_is_read_only_and_says_why() -> None:
+    said = line(OVERTAKEN, "state")
+    assert said.startswith("mounted at /srv/photos, read only; writing stopped: ")
+    assert said.endswith(REASON)
+
+
+@pytest.mark.parametrize(("dirty", "what"), [(5_000_000, "5.00 MB"), (0, "changes")])
+def test_what_can_no_longer_be_uploaded_is_to_be_copied(dirty: int, what: str) -> None:
+    """Also where only names changed: no checkpoint will ever name them."""
+    said = line(replace(OVERTAKEN, dirty_bytes=dirty), "safety")
+    assert what in said
+    assert "can no longer reach the buckets: copy them from /srv/photos before you unmount it" in said
+
+
+def test_a_lost_lease_that_cost_nothing() -> None:
+    assert line(replace(OVERTAKEN, safe=True), "safety").startswith("safe: ")
