@@ -63,13 +63,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(reason)
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Mounted]:
-    """One mount for all tests of a module, where other users can reach it (pytest's directories are 0700)."""
+@contextmanager
+def public_directory() -> Iterator[Path]:
+    """Where other users can reach it: pytest's directories are 0700."""
     with tempfile.TemporaryDirectory(prefix="objfs-") as directory:
         Path(directory).chmod(0o755)
-        with mount(Path(directory) / "mnt", "dev", "suid") as mounted:
-            yield mounted
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Mounted]:
+    """One mount for all tests of a module."""
+    with public_directory() as directory, mount(directory / "mnt", "dev", "suid") as mounted:
+        yield mounted
 
 
 @pytest.fixture
