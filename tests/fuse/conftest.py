@@ -86,3 +86,15 @@ def root(shared: Mounted, request: pytest.FixtureRequest) -> Path:
     path.mkdir(mode=0o777)
     path.chmod(0o777)
     return path
+
+
+@pytest.fixture(params=["objfs", "local"])
+def place(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory in which everybody may do everything, on the mount and on the machine's own file
+    system: the second says what Linux does."""
+    if request.param == "objfs":
+        yield request.getfixturevalue("root")
+        return
+    with public_directory() as directory:
+        directory.chmod(0o777)
+        yield directory

@@ -7,7 +7,6 @@ import errno
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,17 +20,6 @@ pytestmark = [pytest.mark.mount, is_root]
 ANNA, BERT = 1001, 1002
 TEAM, OTHERS = 2001, 2002
 ACCESS_NAME, DEFAULT_NAME = ACCESS.decode(), DEFAULT.decode()
-
-
-@pytest.fixture(params=["objfs", "local"])
-def place(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A directory of its own, in which everybody may do everything."""
-    if request.param == "objfs":
-        yield request.getfixturevalue("root")
-        return
-    with public_directory() as directory:
-        directory.chmod(0o777)
-        yield directory
 
 
 def setfacl(path: Path, *arguments: str) -> None:
