@@ -12,7 +12,7 @@ JOBS ?= 2
 
 # What objfs needs to build and run, and what its tests need besides.
 PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-venv python3-dev libisal2
-TEST_PACKAGES := rsync attr acl radosgw ceph-mon ceph-osd ceph-common
+TEST_PACKAGES := rsync attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-common
 SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
 .PHONY: help mount umount test check fmt bench roundtrip lost-machine packages test-packages clean

@@ -98,7 +98,7 @@ class Engine:
         self.checkpointer = self._make_checkpointer()
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.fs = self._make_fs(options)
-        self.operations = Operations(self.fs, writeback=options.writeback)
+        self.operations = Operations(self.fs, writeback=options.writeback, acl=options.acl)
         self._upkeep = self._make_upkeep()
         self._mutations.on_many = self._upkeep.look
 

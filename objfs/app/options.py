@@ -49,6 +49,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("noatime", Effect.KERNEL, "Access times are not updated."),
     Option("nodiratime", Effect.KERNEL, "Access times of directories are not updated."),
     Option("relatime", Effect.IGNORED, "Access times follow the kernel's relative rule (the default)."),
+    Option("acl", Effect.OWN, "POSIX ACLs are enforced (the default)."),
+    Option("noacl", Effect.OWN, "POSIX ACLs are kept; access is checked by the mode alone."),
     Option("defaults", Effect.IGNORED, "The defaults."),
     Option("auto", Effect.IGNORED, "For mount -a."),
     Option("noauto", Effect.IGNORED, "For mount -a."),
@@ -80,6 +82,7 @@ class MountOptions:
     kernel: tuple[str, ...] = ()
     read_only: bool = False
     allow_other: bool = False
+    acl: bool = True
     writeback: bool = False
     remount: bool = False
     take_over: bool = False
@@ -130,6 +133,8 @@ def _own(options: MountOptions, name: str, value: str) -> MountOptions:
         return replace(options, passphrase_file=Path(value))
     if name == "key_file":
         return replace(options, key_file=Path(value))
+    if name in ("acl", "noacl"):
+        return replace(options, acl=name == "acl")
     return replace(options, remount=options.remount or name == "remount",
                    allow_other=options.allow_other or name == "allow_other",
                    writeback=options.writeback or name == "writeback",

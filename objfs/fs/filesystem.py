@@ -29,6 +29,7 @@ from objfs.fs.ports import (
     FsSettings,
     Tables,
 )
+from objfs.fs.xattrs import Xattrs
 from objfs.model import Attr, AttrChange, Clock, Ino, WriteGate
 
 
@@ -52,11 +53,13 @@ class FileSystem:
         self.orphans = Orphans(table, gate, clock)
         self._handles = Handles(self.orphans.unused)
         self._data = Data(table, cache, settings, clock, barrier, writable=self._writable)
+        xattrs = Xattrs(table, clock, writable=self._writable)
         self._names = names = Namespace(
             table,
             settings.root,
             clock,
             capacity,
+            xattrs,
             writable=self._writable,
             unlinked=lambda ino: self.orphans.unlinked(ino, self._handles),
         )
@@ -75,10 +78,10 @@ class FileSystem:
         self.unlink = names.unlink
         self.rmdir = names.rmdir
         self.rename = names.rename
-        self.get_xattr = names.get_xattr
-        self.set_xattr = names.set_xattr
-        self.list_xattr = names.list_xattr
-        self.remove_xattr = names.remove_xattr
+        self.get_xattr = xattrs.get
+        self.set_xattr = xattrs.set
+        self.list_xattr = xattrs.names
+        self.remove_xattr = xattrs.remove
         # The kernel learns of inodes and forgets them.
         self.looked_up = self._handles.looked_up
         self.forget = self._handles.forget

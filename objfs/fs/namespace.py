@@ -1,15 +1,14 @@
 """Names and attributes: what POSIX says about directories, links, modes and times.
 
-Owns the rules that are neither the kernel's (with ``default_permissions`` it checks permissions,
-applies the umask and decides about the set-group-ID bit of a caller who is not in the group) nor
-the table's (which keeps entries, link counts and times consistent):
+Owns the rules that are neither the kernel's (with ``default_permissions`` it checks permissions, and
+decides about the set-group-ID bit of a caller who is not in the group) nor the table's (which keeps
+entries, link counts and times consistent):
 
-- a new inode in a set-group-ID directory takes the directory's group, a directory the bit too;
+- a new inode in a set-group-ID directory takes the directory's group, a directory the bit too; its mode is
+  what the umask, or the directory's default list, leaves of what was asked for (``xattrs``);
 - set-ID bits of files are cleared by chown, as Linux does, for root too;
 - ctime is the time of each change; atime changes only by request, plus its value at creation: a
-  mount behaves as ``noatime``, so that reading never writes;
-- extended attributes are plain values in ``user.``, ``trusted.``, ``security.`` and under the two
-  names of POSIX ACLs; their rules of access are the kernel's.
+  mount behaves as ``noatime``, so that reading never writes.
 
 Every method is synchronous: nothing awaits between reading and committing rows.  Knows no bytes of
 files, no handles and no protocol.
@@ -23,21 +22,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from objfs.errors import (
-    AttributeTooBig,
     InvalidArgument,
     NameTooLong,
-    NoSpace,
     NotDirectory,
     NotFound,
-    NotPermitted,
-    NotSupported,
 )
 from objfs.fs.ports import Caller, CapacitySource, FileSystemStats, Tables
+from objfs.fs.xattrs import Xattrs
 from objfs.model import (
     NAME_MAX,
     SYMLINK_MAX,
-    XATTR_NAME_MAX,
-    XATTR_SIZE_MAX,
     Attr,
     AttrChange,
     Clock,
@@ -47,13 +41,8 @@ from objfs.model import (
     RenameFlag,
 )
 
-_SPACES = (b"user.", b"trusted.", b"security.")
-_ACLS = frozenset((b"system.posix_acl_access", b"system.posix_acl_default"))
 _SPECIAL = frozenset((stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK))
 _DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
-_READ_WRITE_SEARCH = 0o7
-
-XATTR_LIST_MAX = 65536
 
 
 class Namespace:
@@ -66,6 +55,7 @@ class Namespace:
         root: Ino,
         clock: Clock,
         capacity: CapacitySource,
+        xattrs: Xattrs,
         *,
         writable: Callable[[], None],
         unlinked: Callable[[Ino], None],
@@ -74,6 +64,7 @@ class Namespace:
         self._root = root
         self._clock = clock
         self._capacity = capacity
+        self._xattrs = xattrs
         self._writable = writable
         self._unlinked = unlinked
 
@@ -108,17 +99,12 @@ class Namespace:
         return self._table.readdir(parent, after_cookie, limit)
 
     def access(self, ino: Ino, mask: int, caller: Caller, groups: frozenset[int] = frozenset()) -> bool:
-        """The classic check of mode bits (``os.R_OK``, ``W_OK``, ``X_OK``), without ACLs."""
+        """Whether the mode, or the access list, grants ``os.R_OK``, ``W_OK`` and ``X_OK`` as asked."""
         attr = self._table.get(ino)
         if caller.uid == 0:
             return not mask & os.X_OK or attr.is_dir or bool(attr.mode & 0o111)
-        shift = 0
-        if caller.uid == attr.uid:
-            shift = 6
-        elif caller.gid == attr.gid or attr.gid in groups:
-            shift = 3
-        granted = attr.mode >> shift & _READ_WRITE_SEARCH
-        return mask & ~granted & _READ_WRITE_SEARCH == 0
+        allowed = self._xattrs.access_list(attr)
+        return allowed.permits(mask, caller.uid, groups | {caller.gid}, attr.uid, attr.gid)
 
     def statfs(self) -> FileSystemStats:
         return FileSystemStats(self._capacity(), self._table.count()[0])
@@ -184,39 +170,17 @@ class Namespace:
     # --- attributes --------------------------------------------------------------------
 
     def set_attr(self, ino: Ino, change: AttrChange) -> Attr:
-        """Sets what is given, and ctime.  An owner's change drops the set-ID bits of a file."""
+        """Sets what is given, and ctime.  An owner's change drops the set-ID bits of a file; an access
+        list follows the mode."""
         self._writable()
         with self._table.transaction():
-            change = replace(change, ctime_ns=self._clock.now_ns())
+            now = self._clock.now_ns()
+            change = replace(change, ctime_ns=now)
             if change.mode is not None or change.uid is not None or change.gid is not None:
-                change = replace(change, mode=_new_mode(self._table.get(ino), change))
+                mode = _new_mode(self._table.get(ino), change)
+                change = replace(change, mode=mode)
+                self._xattrs.follow_mode(ino, mode, now)
             return self._table.set_attr(ino, change)
-
-    def get_xattr(self, ino: Ino, name: bytes) -> bytes:
-        """Raises NoAttribute; NotSupported outside the name spaces that are kept."""
-        _check_xattr_name(name)
-        return self._table.get_xattr(ino, name)
-
-    def set_xattr(self, ino: Ino, name: bytes, value: bytes, flags: int = 0) -> None:
-        """``flags``: ``os.XATTR_CREATE`` or ``os.XATTR_REPLACE``.  Raises Exists, NoAttribute,
-        AttributeTooBig, NameTooLong, NotSupported; NotPermitted for ``user.`` on special files."""
-        self._writable()
-        _check_xattr_name(name)
-        if len(value) > XATTR_SIZE_MAX:
-            raise AttributeTooBig(f"an attribute value of {len(value)} bytes; at most {XATTR_SIZE_MAX}")
-        with self._table.transaction():
-            self._check_user_space(ino, name)
-            self._check_listing(ino, name)
-            self._table.set_xattr(ino, name, value, flags, self._clock.now_ns())
-
-    def list_xattr(self, ino: Ino) -> list[bytes]:
-        return self._table.list_xattr(ino)
-
-    def remove_xattr(self, ino: Ino, name: bytes) -> None:
-        """Raises NoAttribute."""
-        self._writable()
-        _check_xattr_name(name)
-        self._table.remove_xattr(ino, name, self._clock.now_ns())
 
     # --- inside ------------------------------------------------------------------------
 
@@ -238,8 +202,13 @@ class Namespace:
             if directory.mode & stat.S_ISGID:
                 gid = directory.gid
                 mode |= stat.S_ISGID if stat.S_ISDIR(mode) else 0
-            new = NewInode(mode, caller.uid, gid, self._clock.now_ns(), rdev, target)
-            return self._table.create(parent, name, new)
+            now = self._clock.now_ns()
+            heritage = self._xattrs.heritage(parent, mode, caller.umask)
+            new = NewInode(heritage.mode, caller.uid, gid, now, rdev, target)
+            attr = self._table.create(parent, name, new)
+            for key, value in heritage.attributes:
+                self._table.set_xattr(attr.ino, key, value, 0, now)
+            return attr
 
     def _gone(self, attr: Attr) -> Attr:
         if attr.nlink == 0:
@@ -251,18 +220,6 @@ class Namespace:
         if not attr.is_dir:
             raise NotDirectory(f"inode {ino} is not a directory")
         return attr
-
-    def _check_user_space(self, ino: Ino, name: bytes) -> None:
-        if name.startswith(b"user."):
-            attr = self._table.get(ino)
-            if not (attr.is_dir or attr.is_regular):
-                raise NotPermitted(f"inode {ino} is neither file nor directory: no user attributes")
-
-    def _check_listing(self, ino: Ino, name: bytes) -> None:
-        # The kernel hands out at most 64 KiB of names: one more would make all of them unreadable.
-        names = {name, *self._table.list_xattr(ino)}
-        if sum(len(each) + 1 for each in names) > XATTR_LIST_MAX:
-            raise NoSpace(f"inode {ino} has no room for another attribute name")
 
     @staticmethod
     def _check_name(name: bytes) -> None:
@@ -288,12 +245,3 @@ def _new_mode(attr: Attr, change: AttrChange) -> int:
     elif not attr.is_dir:
         mode = without_set_id(mode)
     return mode
-
-
-def _check_xattr_name(name: bytes) -> None:
-    if not name.startswith(_SPACES) and name not in _ACLS:
-        raise NotSupported(f"extended attributes named {name!r} are not kept")
-    if len(name) > XATTR_NAME_MAX:
-        raise NameTooLong(f"an attribute name of {len(name)} bytes; at most {XATTR_NAME_MAX}")
-    if name in _SPACES:
-        raise InvalidArgument(f"{name!r} names no attribute")

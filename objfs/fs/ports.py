@@ -72,10 +72,14 @@ class Barrier(Protocol):
 
 
 class Caller(NamedTuple):
-    """Who asks: the ids of the calling process."""
+    """Who asks: the ids of the calling process, and the umask of one that makes an inode."""
 
     uid: int
     gid: int
+    umask: int = 0
+
+
+SUPERUSER = Caller(0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,11 @@ about the page cache.  Knows no rule of POSIX.
   the kernel remembers an inode that was opened with O_DIRECT for writing: asynchronous direct writes do
   not update pages that are read meanwhile, and every later open must begin with an empty cache.
   O_DIRECT set later, by fcntl(2), is not seen here.
-- The kernel clears set-ID bits at a write by a setattr of its own; write requests name no caller.
+- The kernel clears set-ID bits at a write by a setattr of its own, and capabilities (which it looks for
+  before every write) by a removexattr; write requests name no caller.
+- With ``acl`` the kernel checks access by the lists that it asks for, and remembers them and their absence
+  as long as it knows the inode; but not for the root of a mount, which it knows before it has heard of
+  lists.  Keeping lists, modes and what is inherited in step is the file system's.
 """
 
 from __future__ import annotations
@@ -20,11 +24,13 @@ import errno
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pyfuse3
 
 from objfs.errors import NotFound, ReadOnly, StaleHandle
 from objfs.fs import Caller, FileSystem, Handle
+from objfs.fs.acl import ACCESS
 from objfs.fuse.translate import (
     HANDLE_MASK,
     SLOT_SHIFT,
@@ -59,13 +65,19 @@ class View:
 
 
 class Operations(pyfuse3.Operations):
-    """The adapter of one mount.  ``enable_acl`` stays off: ACLs are stored, and not enforced."""
+    """The adapter of one mount.  Without ``acl`` the kernel checks the mode alone."""
 
     def __init__(
-        self, fs: FileSystem, settings: FuseSettings | None = None, *, writeback: bool = False
+        self,
+        fs: FileSystem,
+        settings: FuseSettings | None = None,
+        *,
+        writeback: bool = False,
+        acl: bool = True,
     ) -> None:
         super().__init__()
         self.enable_writeback_cache = writeback
+        self.enable_acl = acl
         self._settings = settings or FuseSettings()
         self.views = Views(fs.settings.root)
         self._trees: dict[int, View] = {}
@@ -188,8 +200,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         view, ino = self._at(inode)
-        groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
-        return view.fs.access(ino, mode, _caller(ctx), groups)
+        return view.fs.access(ino, mode, _caller(ctx), _groups(ctx))
 
     @guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -206,12 +217,13 @@ class Operations(pyfuse3.Operations):
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         # XATTR_CREATE and XATTR_REPLACE were looked after by pyfuse3, through getxattr.
         view, ino = self._attributed(inode)
-        view.fs.set_xattr(ino, name, value)
+        groups = _groups(ctx) if name == ACCESS else frozenset()
+        view.fs.set_xattr(ino, name, value, caller=_caller(ctx), groups=groups)
 
     @guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         view, ino = self._attributed(inode)
-        return view.fs.list_xattr(ino)
+        return view.fs.list_xattr(ino, _caller(ctx))
 
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -313,7 +325,14 @@ class Operations(pyfuse3.Operations):
 
 
 def _caller(ctx: pyfuse3.RequestContext) -> Caller:
-    return Caller(ctx.uid, ctx.gid)
+    return Caller(ctx.uid, ctx.gid, ctx.umask)
+
+
+def _groups(ctx: pyfuse3.RequestContext) -> frozenset[int]:
+    """The caller's supplementary groups, read from /proc; none where its process cannot be seen."""
+    with suppress(OSError):
+        return frozenset(pyfuse3.get_sup_groups(ctx.pid))
+    return frozenset()
 
 
 def _handle_number(number: int, handle: Handle) -> int:

@@ -8,6 +8,7 @@ look like an empty directory.  Knows neither volumes nor daemons.
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,6 +18,7 @@ import pyfuse3
 import trio
 
 from objfs.errors import BadSetting, MountPointUnusable
+from objfs.fuse import kernel
 from objfs.fuse.operations import Operations
 from objfs.model import Ino
 
@@ -64,6 +66,7 @@ class Session:
         self._operations = operations
         self._mountpoint = mountpoint
         self._options = set(options)
+        self._device: int | None = None
 
     def mount(self) -> None:
         """Raises MountPointUnusable.  libfuse says more on standard error."""
@@ -71,9 +74,22 @@ class Session:
             raise MountPointUnusable(f"{self._mountpoint}: not a directory; make it first")
         raise_file_limit()
         try:
-            pyfuse3.init(self._operations, str(self._mountpoint), self._options)
-        except RuntimeError as error:
+            self._connect()
+        except (RuntimeError, OSError) as error:
             raise MountPointUnusable(f"{self._mountpoint}: cannot mount there: {error}") from error
+
+    def _connect(self) -> None:
+        where = str(self._mountpoint)
+        with suppress(PermissionError):  # then libfuse's helper may
+            self._device = kernel.mount(self._mountpoint, self._options)
+            where = f"/dev/fd/{self._device}"  # libfuse's name for a mount that was made
+        try:
+            pyfuse3.init(self._operations, where, self._options)
+        except BaseException:
+            if self._device is not None:
+                kernel.unmount(self._mountpoint)
+                os.close(self._device)
+            raise
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answers requests until the mount ends."""
@@ -86,7 +102,14 @@ class Session:
 
     def close(self, *, unmount: bool = True) -> None:
         """Ends the connection; with ``unmount`` the mount point is freed where it still is taken."""
-        pyfuse3.close(unmount=unmount)
+        if self._device is None:
+            pyfuse3.close(unmount=unmount)
+            return
+        taken = kernel.is_connected(self._device)
+        pyfuse3.close(unmount=False)  # first: unmounting may wait for an answer that nobody would give
+        if unmount and taken:
+            with suppress(OSError):  # taken away meanwhile
+                kernel.unmount(self._mountpoint)
 
     async def invalidate(self, ino: Ino, *, slot: int = 0) -> None:
         """The kernel drops what it remembers of an inode's attributes and pages.

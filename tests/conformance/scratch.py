@@ -56,7 +56,8 @@ def scratch(name: str, *options: str, chunk_size: int = MIB) -> Iterator[Scratch
         root.chmod(0o755)  # suites try as other users, who must get as far as the mount
         plain = root / "plain"
         plain.mkdir()
-        with local_buckets(root, 3) as places, Station(root / "machine") as station:
+        places = local_buckets(root, 3)
+        with Station(root / "machine") as station:
             station.mkfs(VOLUME, urls(places), "2+1", "--chunk-size", str(chunk_size))
             station.mount(VOLUME, root / "mnt", *options)
             yield Scratch(station, root / "mnt", plain, places)

@@ -8,16 +8,12 @@ import stat
 import pytest
 
 from objfs.errors import (
-    AttributeTooBig,
     Exists,
     InvalidArgument,
     NameTooLong,
-    NoAttribute,
-    NoSpace,
     NotDirectory,
     NotFound,
     NotPermitted,
-    NotSupported,
     PosixError,
     ReadOnly,
 )
@@ -192,72 +188,6 @@ async def test_an_empty_change_moves_only_ctime(fs: FileSystem) -> None:
     after = await fs.setattr(before.ino, AttrChange(), None, USER)
     assert after.ctime_ns > before.ctime_ns
     assert (after.mode, after.mtime_ns, after.atime_ns) == (before.mode, before.mtime_ns, before.atime_ns)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        b"user.x",
-        b"trusted.x",
-        b"security.capability",
-        b"system.posix_acl_access",
-        b"system.posix_acl_default",
-    ],
-)
-def test_xattr_spaces_that_are_kept(fs: FileSystem, name: bytes) -> None:
-    ino = make_file(fs)
-    fs.set_xattr(ino, name, b"\0value")
-    assert fs.get_xattr(ino, name) == b"\0value"
-    assert fs.list_xattr(ino) == [name]
-    fs.remove_xattr(ino, name)
-    with pytest.raises(NoAttribute):
-        fs.get_xattr(ino, name)
-
-
-@pytest.mark.parametrize("name", [b"system.other", b"user", b"btrfs.x", b""])
-def test_other_xattr_spaces_are_not_supported(fs: FileSystem, name: bytes) -> None:
-    ino = make_file(fs)
-    with pytest.raises(NotSupported):
-        fs.set_xattr(ino, name, b"")
-    with pytest.raises(NotSupported):
-        fs.get_xattr(ino, name)
-
-
-def test_xattr_limits(fs: FileSystem) -> None:
-    ino = make_file(fs)
-    fs.set_xattr(ino, b"user." + b"n" * 250, b"v" * 65536)
-    with pytest.raises(AttributeTooBig):
-        fs.set_xattr(ino, b"user.v", b"v" * 65537)
-    with pytest.raises(NameTooLong):
-        fs.set_xattr(ino, b"user." + b"n" * 251, b"")
-    with pytest.raises(InvalidArgument):
-        fs.set_xattr(ino, b"user.", b"")
-
-
-def test_xattr_names_never_exceed_what_a_listing_can_hold(fs: FileSystem) -> None:
-    ino = make_file(fs)
-    for number in range(256):
-        fs.set_xattr(ino, b"user.%0250d" % number, b"")
-    with pytest.raises(NoSpace):
-        fs.set_xattr(ino, b"user.one-more", b"")
-    fs.set_xattr(ino, b"user.%0250d" % 0, b"replaced")
-
-
-def test_xattr_create_and_replace(fs: FileSystem) -> None:
-    ino = make_file(fs)
-    with pytest.raises(NoAttribute):
-        fs.set_xattr(ino, b"user.x", b"", os.XATTR_REPLACE)
-    fs.set_xattr(ino, b"user.x", b"", os.XATTR_CREATE)
-    with pytest.raises(Exists):
-        fs.set_xattr(ino, b"user.x", b"", os.XATTR_CREATE)
-
-
-def test_user_xattrs_are_for_files_and_directories(fs: FileSystem) -> None:
-    link = fs.symlink(ROOT, b"l", b"t", USER).ino
-    with pytest.raises(NotPermitted):
-        fs.set_xattr(link, b"user.x", b"")
-    fs.set_xattr(link, b"trusted.x", b"")
-    fs.set_xattr(ROOT, b"user.x", b"")
 
 
 @pytest.mark.parametrize(

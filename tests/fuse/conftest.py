@@ -63,13 +63,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(reason)
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Mounted]:
-    """One mount for all tests of a module, where other users can reach it (pytest's directories are 0700)."""
+@contextmanager
+def public_directory() -> Iterator[Path]:
+    """Where other users can reach it: pytest's directories are 0700."""
     with tempfile.TemporaryDirectory(prefix="objfs-") as directory:
         Path(directory).chmod(0o755)
-        with mount(Path(directory) / "mnt", "dev", "suid") as mounted:
-            yield mounted
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Mounted]:
+    """One mount for all tests of a module."""
+    with public_directory() as directory, mount(directory / "mnt", "dev", "suid") as mounted:
+        yield mounted
 
 
 @pytest.fixture
@@ -80,3 +86,15 @@ def root(shared: Mounted, request: pytest.FixtureRequest) -> Path:
     path.mkdir(mode=0o777)
     path.chmod(0o777)
     return path
+
+
+@pytest.fixture(params=["objfs", "local"])
+def place(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory in which everybody may do everything, on the mount and on the machine's own file
+    system: the second says what Linux does."""
+    if request.param == "objfs":
+        yield request.getfixturevalue("root")
+        return
+    with public_directory() as directory:
+        directory.chmod(0o777)
+        yield directory

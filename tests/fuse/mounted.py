@@ -6,7 +6,9 @@ input is closed (the test that started it has died); then it writes what is left
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +32,18 @@ async def watch_input(session: Session) -> None:
     session.stop()
 
 
-OWN = ("noxattr", "subdir")
+OWN = ("noxattr", "noacl", "subdir", "helper")
 """Flags that are not for the kernel."""
+
+
+def give_up_mounting() -> None:
+    """Takes CAP_SYS_ADMIN off this process: mount(2) is refused, and libfuse calls its helper."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    version_and_pid = struct.pack("II", 0x20080522, 0)
+    sets = ctypes.create_string_buffer(24)
+    assert libc.capget(version_and_pid, sets) == 0
+    effective, *rest = struct.unpack("6I", sets.raw)
+    assert libc.capset(version_and_pid, struct.pack("6I", effective & ~(1 << 21), *rest)) == 0
 
 
 async def serve(directory: Path, flags: list[str]) -> None:
@@ -41,7 +53,10 @@ async def serve(directory: Path, flags: list[str]) -> None:
     if "subdir" in flags:
         top = world.fs.mkdir(ROOT, b"top", 0o755, Caller(0, 0)).ino
         world.fs = world.mount(replace(world.settings, root=top))
-    operations = Operations(world.fs, FuseSettings(xattrs="noxattr" not in flags))
+    if "helper" in flags:
+        give_up_mounting()
+    settings = FuseSettings(xattrs="noxattr" not in flags)
+    operations = Operations(world.fs, settings, acl="noacl" not in flags)
     options = fuse_options(SOURCE, [flag for flag in flags if flag not in OWN], allow_other=True)
     session = Session(operations, directory, options)
     session.mount()

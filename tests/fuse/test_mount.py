@@ -9,17 +9,16 @@ import os
 import resource
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.fuse.conftest import Mounted, mount
 from tests.fuse.mounted import SOURCE
+from tests.fuse.people import NOBODY, as_nobody, is_root
 
 pytestmark = pytest.mark.mount
-
-NOBODY = 65534
-is_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def rename2(old: Path, new: Path, flags: int) -> None:
@@ -289,24 +288,6 @@ def test_a_reader_after_direct_writes_sees_them(root: Path) -> None:
 # --- as somebody else ----------------------------------------------------------------------
 
 
-def as_nobody(function: object, *arguments: object) -> int:
-    """Runs a function in a child without privileges; its exit status is 0 or an errno."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    try:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        assert callable(function)
-        function(*arguments)
-        os._exit(0)
-    except OSError as error:
-        os._exit(error.errno or 255)
-    except BaseException:
-        os._exit(255)
-
-
 def append(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"x")
@@ -321,7 +302,7 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [append, empty, lambda path: os.truncate(path, 5)], ids=["write", "O_TRUNC", "truncate"]
 )
-def test_set_id_bits_fall_when_others_write(root: Path, change: object) -> None:
+def test_set_id_bits_fall_when_others_write(root: Path, change: Callable[[Path], object]) -> None:
     path = root / "program"
     path.write_bytes(b"0123456789")
     path.chmod(0o6777)
