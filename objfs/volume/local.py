@@ -9,6 +9,7 @@ process at a time holds the lock.  Contents of other files belong to their own m
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -82,6 +83,7 @@ class VolumeHome:
         self.lease_path = self.path / "lease.json"
         self.deltas_path = self.path / "deltas.json"
         self.clean_path = self.path / "clean"
+        self.mirror_path = self.path / "mirror"
         self.database_path = self.path / "meta.db"
         self.replica_path = self.path / "pages"
         self.cache_path = self.path / "cache"
@@ -144,12 +146,28 @@ class VolumeHome:
         sync_directory(self.path)
         return True
 
+    def is_mirror(self) -> bool:
+        """Whether the local state holds nothing that the buckets do not have: it may be thrown away."""
+        return self.mirror_path.exists()
+
+    def mark_mirror(self) -> None:
+        """Says so, durably: it was recovered from the buckets, or ended clean, and nobody writes here."""
+        if not self.is_mirror():
+            replace_file(self.mirror_path, b"mirror\n")
+
+    def clear_mirror(self) -> None:
+        """Before anything is written here; durable on return."""
+        if self.is_mirror():
+            self.mirror_path.unlink()
+            sync_directory(self.path)
+
     def set_aside(self, suffix: str) -> Path:
-        """Moves the volume's local contents (table, replica, cache) into ``salvage-<suffix>``.
+        """Moves the volume's local contents (table, replica, cache) into ``salvage-<suffix>``, with a number
+        after it where that is taken.
 
         Who this state directory is, its configuration and its lock stay.  Returns the new place.
         """
-        target = self.path / f"salvage-{suffix}"
+        target = self._free_place(f"salvage-{suffix}")
         target.mkdir(mode=0o700)
         for entry in self._contents():
             entry.rename(target / entry.name)
@@ -165,11 +183,16 @@ class VolumeHome:
                 entry.unlink()
         sync_directory(self.path)
 
+    def _free_place(self, name: str) -> Path:
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        return next(path for path in map(self.path.joinpath, names) if not path.exists())
+
     def _contents(self) -> list[Path]:
-        # checkpoint.json first: without it whatever else is left counts as nothing.
+        # checkpoint.json first: without it whatever else is left counts as nothing.  The mark of a mirror
+        # last: what a crash leaves of one is still of no value.
         names = [self.checkpoint_path, self.clean_path, self.deltas_path, self.database_path]
         names += [self.path / f"{self.database_path.name}{suffix}" for suffix in ("-wal", "-shm")]
-        names += [self.replica_path, self.cache_path]
+        names += [self.replica_path, self.cache_path, self.mirror_path]
         return [path for path in names if path.exists()]
 
 

@@ -228,7 +228,7 @@ class _Opening:
             if lease is not None:
                 nursery.start_soon(lease.run)
             try:
-                found = await self._table(await self._newest(lease))
+                found = await self._table(await self._newest(lease), writes=lease is not None)
             except Exception as error:
                 failure = error
             nursery.cancel_scope.cancel()
@@ -290,7 +290,7 @@ class _Opening:
 
     # --- local state -----------------------------------------------------------------------
 
-    async def _table(self, newest: Published) -> _Found:
+    async def _table(self, newest: Published, *, writes: bool) -> _Found:
         clean = await trio.to_thread.run_sync(self._home.take_clean)
         verdict = self._judge(newest)
         log.info(
@@ -311,6 +311,10 @@ class _Opening:
             undo.callback(meta.close)
             moment = Moment.of(newest, stack)
             await trio.to_thread.run_sync(write_progress, self._home, Progress(moment.mark))
+            if writes:
+                await trio.to_thread.run_sync(self._home.clear_mirror)
+            elif carried is None or not carried.pages:
+                await trio.to_thread.run_sync(self._home.mark_mirror)
             undo.pop_all()
         return verdict, moment, replica, meta, carried
 
@@ -364,7 +368,7 @@ class _Opening:
         holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
         # Without checkpoint.json the table is what an interrupted recovery left.
         unfinished = read_progress(home) is None and not holds_data
-        if clean or unfinished or not home.database_path.exists():
+        if clean or home.is_mirror() or unfinished or not home.database_path.exists():
             await trio.to_thread.run_sync(home.remove_contents)
             return
         stamp = f"{self._clock.now_ns() // 1_000_000_000}"

@@ -145,6 +145,30 @@ def test_setting_aside_keeps_the_configuration(tmp_path: Path) -> None:
     assert aside.is_dir()
 
 
+def test_two_that_are_set_aside_at_once_have_places_of_their_own(tmp_path: Path) -> None:
+    """It ended in FileExistsError where both came within one second."""
+    home = VolumeHome(tmp_path, "v")
+    home.create()
+    aside = []
+    for content in (b"first", b"second"):
+        home.database_path.write_bytes(content)
+        aside.append(home.set_aside("1"))
+    assert [(path / "meta.db").read_bytes() for path in aside] == [b"first", b"second"]
+
+
+def test_the_mark_of_a_mirror_goes_with_what_it_marks(tmp_path: Path) -> None:
+    home = VolumeHome(tmp_path, "v")
+    home.create()
+    home.mark_mirror()
+    home.mark_mirror()
+    assert home.is_mirror()
+    home.clear_mirror()
+    assert not home.is_mirror()
+    home.mark_mirror()
+    home.remove_contents()
+    assert not home.is_mirror()
+
+
 def test_json_files_are_absent_or_whole(tmp_path: Path) -> None:
     assert read_json(tmp_path / "x") is None
     write_json(tmp_path / "x", {"a": 1})

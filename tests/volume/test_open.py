@@ -20,13 +20,14 @@ from objfs.errors import (
 from objfs.model import Code
 from objfs.store import layout
 from objfs.volume.header import Secret
-from objfs.volume.local import VolumeConfig
+from objfs.volume.local import VolumeConfig, VolumeHome
 from objfs.volume.mkfs import NewBucket, NewVolume, create_volume
-from objfs.volume.open import OpenOptions, Verdict
+from objfs.volume.open import OpenOptions, OpenVolume, Verdict
 from tests.volume.rigs import CHEAP, Cloud, Rig, running
 from tests.volume.support import PASSPHRASE, TrioClock
 
 OTHER = OpenOptions(host="other", force=True)
+READING = OpenOptions(read_only=True)
 
 
 async def used(cloud: Cloud) -> Rig:
@@ -230,6 +231,64 @@ async def test_a_reading_mount_takes_no_lease_and_writes_nothing(tmp_path: Path)
     assert [await cloud.memory.open(name).list("") for name in cloud.names] == before
     assert not home.clean_path.exists()
     rig.vanish()
+
+
+async def read_once(cloud: Cloud, home: VolumeHome) -> OpenVolume:
+    """A reading mount that begins and ends."""
+    volume = await cloud.open(home, READING)
+    async with running(volume):
+        pass
+    await volume.close(clean=True, settled=True)
+    return volume
+
+
+async def test_a_reading_machine_keeps_nothing_aside_when_the_writer_went_on(tmp_path: Path) -> None:
+    """What it had came out of the buckets: there is nothing in it to salvage."""
+    cloud = Cloud(tmp_path)
+    writer = cloud.home()
+    await cloud.make(writer)
+    home = await cloud.attach()
+    async with running(await cloud.open(writer)) as rig:
+        for verdict in (Verdict.MISSING, Verdict.BEHIND, Verdict.BEHIND):
+            volume = await read_once(cloud, home)
+            assert (volume.verdict, volume.salvage) == (verdict, None)
+            rig.create(verdict.value.encode() + b"%d" % rig.tick)
+            await rig.checkpointer.flush()
+        await rig.leave()
+    volume = await read_once(cloud, writer)
+    assert volume.verdict is Verdict.SAME
+    assert writer.is_mirror()
+    assert not list(home.path.glob("salvage-*"))
+
+
+async def test_what_was_written_on_a_mirror_is_kept_when_another_machine_went_on(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    await cloud.make(cloud.home())
+    home = await cloud.attach()
+    await read_once(cloud, home)
+    assert home.is_mirror()
+    async with running(await cloud.open(home)) as rig:
+        assert not home.is_mirror()
+        rig.create(b"only here")
+    rig.vanish()
+    async with running(await cloud.open(await cloud.attach(), OTHER)) as elsewhere:
+        elsewhere.create(b"there")
+        await elsewhere.leave()
+    volume = await cloud.open(home, READING)
+    assert volume.verdict is Verdict.BEHIND
+    assert volume.salvage is not None
+    await volume.close(clean=True, settled=True)
+
+
+async def test_a_reading_mount_over_local_changes_makes_no_mirror(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    rig = await used(cloud)
+    rig.vanish()
+    await read_once(cloud, rig.volume.home)
+    assert not rig.volume.home.is_mirror()
+    async with running(await cloud.open(rig.volume.home)) as again:
+        assert sorted(await again.tree()) == [b"one", b"two"]
+    again.vanish()
 
 
 async def test_swapped_and_foreign_buckets_are_refused(tmp_path: Path) -> None:
