@@ -223,8 +223,11 @@ class ChunkCache:
 
     async def _reap_forever(self) -> None:
         while True:
-            while self._reap() == _REAP_BATCH:
-                await trio.lowlevel.checkpoint()
+            try:
+                while self._reap() == _REAP_BATCH:
+                    await trio.lowlevel.checkpoint()
+            except (ObjfsError, OSError) as error:
+                log.error("freed versions stay for now: %s", error)
             await trio.sleep(_REAP_INTERVAL_S)
 
     def _reap(self) -> int:
