@@ -22,16 +22,7 @@ from objfs.app.room import Room
 from objfs.app.safety import MutationGate, Safety
 from objfs.app.upkeep import Upkeep
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
-from objfs.errors import (
-    BucketError,
-    LeaseLost,
-    NoQuorum,
-    NotDirectory,
-    NotFound,
-    ReadOnly,
-    StoreError,
-    UsageError,
-)
+from objfs.errors import LeaseLost, NotDirectory, NotFound, ObjfsError, ReadOnly, UsageError
 from objfs.fs import FileSystem, FsSettings
 from objfs.fuse.operations import Operations
 from objfs.meta import SCHEMA_VERSION
@@ -244,7 +235,7 @@ class Engine:
         """One try; what fails is tried again by ``finish``."""
         try:
             await self.flush()
-        except (BucketError, StoreError, NoQuorum, LeaseLost, ReadOnly) as error:
+        except ObjfsError as error:
             log.warning("flush before unmounting failed: %s", error)
 
     async def finish(self) -> None:
@@ -259,7 +250,7 @@ class Engine:
                 if not self.safe:
                     self.outcome = f"what is not in the buckets is left in the local state: {error}"
                 return
-            except (BucketError, StoreError, NoQuorum) as error:
+            except ObjfsError as error:
                 log.warning("drain failed, tried again in %.0f s: %s", delay, error)
                 await trio.sleep(delay)
                 delay = min(2 * delay, RETRY_MOST_S)

@@ -221,8 +221,11 @@ class ChunkCache:
 
     async def _reap_forever(self) -> None:
         while True:
-            while await self._reap() == _REAP_BATCH:
-                await trio.lowlevel.checkpoint()
+            try:
+                while await self._reap() == _REAP_BATCH:
+                    await trio.lowlevel.checkpoint()
+            except (ObjfsError, OSError) as error:
+                log.error("freed versions stay for now: %s", error)
             await trio.sleep(_REAP_INTERVAL_S)
 
     async def _reap(self) -> int:
@@ -234,9 +237,11 @@ class ChunkCache:
         if not freed:
             return 0
         going = [entry for chunk in freed if (entry := self._freed(chunk)) is not None]
-        await trio.to_thread.run_sync(self._files.unlink_files, [entry.chunk for entry in going])
-        for entry in going:
-            self._shelf.removed(entry)
+        try:
+            await trio.to_thread.run_sync(self._files.unlink_files, [entry.chunk for entry in going])
+        finally:  # what a failing disk keeps is a file of nobody at the next mount
+            for entry in going:
+                self._shelf.removed(entry)
         self._table.forget_freed(freed)
         return len(freed)
 

@@ -20,7 +20,7 @@ from objfs.cache.entry import Entry
 from objfs.cache.ranges import RangeSet
 from objfs.cache.settings import CacheSettings
 from objfs.cache.shelf import Shelf
-from objfs.errors import ObjfsError
+from objfs.errors import Corrupt, ObjfsError
 from objfs.model import ChunkId, ChunkTable, Ino, LogSync, WriteGate
 
 log = logging.getLogger(__name__)
@@ -109,17 +109,23 @@ class Durability:
         await self._log.sync()
 
     async def sync(self) -> None:
-        """Everything written before the call is on the disk."""
+        """Everything written before the call is on the disk.  Raises ObjfsError where that fails."""
         inodes = self._shelf.unsynced_inodes()
         entries = [e for ino in inodes for e in self._shelf.of_inode(ino) if e.unsynced]
         if len(entries) > _MANY_FILES:
             # Thousands of small files: one call, though it waits for the host's other writers too.
             await self._data_to_disk(entries, self._files.sync_everything)
+        failure: ObjfsError | None = None
         for at in range(0, len(inodes), _BATCH):
             for ino in self._note_sizes(inodes[at : at + _BATCH]):
-                await self._settle(ino)
+                try:
+                    await self._settle(ino)
+                except ObjfsError as error:
+                    failure = error  # one file that cannot be read must not keep the others from the disk
             await trio.lowlevel.checkpoint()
         await self._log.sync()
+        if failure is not None:
+            raise failure
 
     def _note_sizes(self, inodes: Sequence[Ino]) -> list[Ino]:
         """One commit for files whose bytes are all on the disk; returns the others."""
@@ -191,6 +197,13 @@ class Durability:
             entry.unsynced.clear()
 
     def _bytes_of(self, entry: Entry) -> list[tuple[int, bytes]]:
+        """The unsynced bytes of a version.  Raises Corrupt when its file lost them."""
+        try:
+            return self._unsynced_bytes(entry)
+        except OSError as error:
+            raise Corrupt(f"cache file of chunk {entry.chunk:x} (not uploaded yet): {error}") from error
+
+    def _unsynced_bytes(self, entry: Entry) -> list[tuple[int, bytes]]:
         pieces = []
         for start, end in entry.unsynced:
             data = self._files.read_nowait(entry.chunk, start, end - start)

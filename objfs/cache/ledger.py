@@ -11,12 +11,17 @@ the space of small files, and a second write each; here a record costs 24 buffer
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import struct
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from objfs.model import ChunkId
+
+log = logging.getLogger(__name__)
 
 RECORD = struct.Struct(">QIIQ")
 _MAGIC = b"objfs clean log 1\n"
@@ -41,16 +46,25 @@ class CleanLog:
             self.flush()
 
     def flush(self) -> None:
-        """Hands what is buffered to the kernel."""
+        """Hands what is buffered to the kernel; a disk that takes it not costs warmth only."""
         if not self._pending:
             return
+        try:
+            self._append(bytes(self._pending))
+        except OSError as error:
+            log.warning("checksums of the cache are lost, it will be fetched again: %s", error)
+        self._pending.clear()
+
+    def _append(self, records: bytes) -> None:
         if self._path.exists() and self._path.stat().st_size > _ROTATE_BYTES:
             self._path.replace(self._older)
-        with self._path.open("ab") as stream:
-            if stream.tell() == 0:
-                stream.write(_MAGIC)
-            stream.write(self._pending)
-        self._pending.clear()
+        with self._path.open("ab", buffering=0) as stream:
+            end = stream.tell()
+            data = records if end else _MAGIC + records
+            if stream.write(data) != len(data):
+                # Half a record would make nonsense of all that follow.
+                stream.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(self._path))
 
     def load(self) -> Sums:
         """What former mounts left; a later record replaces an earlier one of the same frame."""

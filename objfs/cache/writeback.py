@@ -223,6 +223,8 @@ class Writeback:
                 wholes = await self._complete(batch)
                 await self._send(wholes)
             self.failures = 0
+            if len(wholes) == len(batch):
+                self.last_error = None
         except (ObjfsError, OSError) as error:
             self._failed(error)
         finally:

@@ -119,7 +119,9 @@ def _checkpoint(checkpoint: Fields) -> str:
     if not checkpoint.has("seq"):
         return "none yet"
     made = f", {age(checkpoint.number('age_s', 0, 1e12))} old" if checkpoint.has("age_s") else ""
-    return f"number {checkpoint.integer('seq')}{made}"
+    error = checkpoint.text("last_error", 65536) if checkpoint.has("last_error") else ""
+    failed = f"; the last try failed: {error}" if error else ""
+    return f"number {checkpoint.integer('seq')}{made}{failed}"
 
 
 def _cache(cache: Fields) -> str:

@@ -13,7 +13,7 @@ from collections import deque
 
 import trio
 
-from objfs.errors import StaleHandle
+from objfs.errors import ObjfsError, StaleHandle
 from objfs.fs.handles import Handles
 from objfs.fs.ports import OPERATION, Tables
 from objfs.model import Clock, Ino, WriteGate
@@ -26,6 +26,8 @@ GATHER_S = 0.1
 whoever removes a tree."""
 CHUNKS_PER_STEP = 256
 _SCAN = 4096
+RETRY_S = 1.0
+"""Pause after a purge that failed: the local disk is full, or worse."""
 
 
 class Orphans:
@@ -90,7 +92,11 @@ class Orphans:
                 await trio.sleep(GATHER_S)
             if not self._gate.open:
                 return
-            self.purge_batch()
+            try:
+                self.purge_batch()
+            except ObjfsError as error:
+                log.error("purge failed, tried again in %.0f s: %s", RETRY_S, error)
+                await trio.sleep(RETRY_S)
             await trio.lowlevel.checkpoint()
 
     def purge_batch(self) -> int:
@@ -110,9 +116,12 @@ class Orphans:
         """After the mount has ended: purges everything, as nobody can hold anything any more."""
         self._queue.extend(self._held)
         self._held.clear()
-        while self._gate.open and self._refill():
-            self.purge_batch()
-            await trio.lowlevel.checkpoint()
+        try:
+            while self._gate.open and self._refill():
+                self.purge_batch()
+                await trio.lowlevel.checkpoint()
+        except ObjfsError as error:
+            log.error("orphans are left for the next mount: %s", error)
 
     def _purge_step(self, ino: Ino) -> bool:
         try:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import trio
 
 from objfs.codec.keys import KeyRing
-from objfs.errors import BucketError, Corrupt, LeaseLost, NoQuorum, ReadOnly, StoreError
+from objfs.errors import Corrupt, LeaseLost, ObjfsError, ReadOnly
 from objfs.model import Clock, WriteGate
 from objfs.volume import manifest as manifests
 from objfs.volume.lease import Lease
@@ -188,14 +188,15 @@ class Checkpointer:
                 await self.flush()
             except (LeaseLost, ReadOnly):
                 return
-            except (BucketError, StoreError, NoQuorum) as error:
+            except ObjfsError as error:
                 log.warning("checkpoint failed sequence=%d: %s", self._sequence + 1, error)
 
     async def flush(self) -> None:
         """Returns when all that was committed before the call is recoverable from the buckets.
 
         Concurrent callers share one checkpoint, as far as its cut comes after their calls.  Raises
-        LeaseLost, ReadOnly (gate closed), NoQuorum, BucketError, StoreError.
+        LeaseLost, ReadOnly (gate closed), NoQuorum, BucketError, StoreError, and ObjfsError when the local
+        disk is full or fails.  All but the first two may be tried again.
         """
         wanted = self._cuts + 1
         while self._settled < wanted:
@@ -240,6 +241,9 @@ class Checkpointer:
             if self._attempt is None:
                 self._attempt = await self._prepare()
             await self._put(self._attempt)
+        except OSError as error:
+            self._note_failure(error)
+            raise ObjfsError(f"the local state cannot be written ({error}); see to the disk") from error
         except Exception as error:
             self._note_failure(error)
             raise

@@ -331,6 +331,8 @@ class Lease:
                 await self.renew()
             except LeaseLost:
                 return
+            except OSError as error:
+                log.error("lease not renewed, its counter cannot be kept on the local disk: %s", error)
 
     async def release(self, *, settled: bool) -> None:
         """Says that the holder is gone.  ``settled``: no manifest of it can still be under way."""
@@ -338,7 +340,11 @@ class Lease:
             return
         counter = self.record.counter + 1
         self.record = replace(self.record, counter=counter, released=True, settled=settled)
-        answers = await self._write_own()
+        try:
+            answers = await self._write_own()
+        except OSError as error:
+            log.error("lease not released, the local disk is full or fails: %s", error)
+            return
         log.info("lease released epoch=%d voters=%d", self.epoch, len(answers.values))
 
     async def sweep(self) -> int:

@@ -131,7 +131,10 @@ class OpenVolume:
         self.meta.close()
         self.replica.close()
         if clean and self.gate.open:
-            await trio.to_thread.run_sync(self.home.mark_clean)
+            try:
+                await trio.to_thread.run_sync(self.home.mark_clean)
+            except OSError as error:
+                log.error("no mark of a clean end, the next mount has more to compare: %s", error)
 
 
 async def open_volume(

@@ -12,8 +12,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from objfs.cache import GroupSync
-from objfs.errors import ObjfsError
-from objfs.model import Ino, WriteGate
+from objfs.cache.ledger import CleanLog
+from objfs.errors import Corrupt, ObjfsError
+from objfs.model import ChunkId, Ino, WriteGate
 from tests.cache.rig import INO, OTHER, SMALL, Rig, damage
 
 MIB = 1 << 20
@@ -292,3 +293,31 @@ async def test_files_of_nobody_are_removed(tmp_path: Path) -> None:
         (tmp_path / "00" / name).write_bytes(b"?")
     rig.start().recover()
     assert {path.name for _, _, names in os.walk(tmp_path) for path in map(Path, names)} <= {"clean.log"}
+
+
+async def test_a_lost_cache_file_keeps_no_other_file_from_the_disk(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The background sync goes on, and says which version is lost."""
+    rig = Rig(tmp_path, replace(SMALL, dirty_age_s=1000.0))
+    rig.write_now(0, 0, b"lost" * 100)
+    rig.write_now(0, 0, b"kept" * 100, ino=OTHER)
+    rig.cache.close()
+    rig.cache._files.path(rig.row().chunk).unlink()
+    rig.start().recover()
+    async with rig.running() as cache:
+        await trio.sleep(10)
+        assert rig.syncs() > 0
+        assert any(one.data for one in rig.table.dirty_ranges(rig.row(ino=OTHER).chunk))
+        with pytest.raises(Corrupt, match="not uploaded yet"):
+            await cache.fsync(INO)
+
+
+async def test_a_disk_that_takes_no_checksums_costs_warmth_only(tmp_path: Path) -> None:
+    ledger = CleanLog(tmp_path / "later")
+    ledger.note(ChunkId(1), 0, 100, 7)
+    ledger.flush()
+    (tmp_path / "later").mkdir()
+    ledger.note(ChunkId(2), 0, 100, 8)
+    ledger.flush()
+    assert ledger.load() == {2: {(0, 100): 8}}

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from objfs.errors import BadHandle, StaleHandle
+from objfs.errors import BadHandle, NoSpace, StaleHandle
 from objfs.fs import Caller, FileSystem, FsSettings
 from objfs.fs import orphans as orphans_module
 from objfs.fs.handles import Handles
@@ -130,6 +130,23 @@ async def test_orphans_of_an_earlier_mount_are_purged(world: World) -> None:
     await world.fs.recover()
     async with running(world.fs):
         assert await purged(world) == {ROOT}
+
+
+async def test_a_purge_that_fails_is_tried_again_and_ends_no_mount(
+    world: World, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bool:
+        raise NoSpace("no room on the disk of the inode table")
+
+    async with running(world.fs):
+        world.fs.mknod(ROOT, b"f", 0o100644, 0, USER)
+        with monkeypatch.context() as patched:
+            patched.setattr(world.table, "purge", full)
+            world.fs.unlink(ROOT, b"f")
+            await trio.sleep(10)
+            assert len(world.table.inodes) == 2
+        await trio.sleep(10)
+        assert set(world.table.inodes) == {ROOT}
 
 
 async def test_the_end_of_a_mount_purges_what_was_held(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import trio
 import trio.testing
 
 from objfs.backends.wrappers.faults import FailAfter, FailBefore, Fault
-from objfs.errors import BucketError, LeaseLost, NoQuorum, ReadOnly, StoreError, Unreachable
+from objfs.errors import BucketError, LeaseLost, NoQuorum, ObjfsError, ReadOnly, StoreError, Unreachable
 from objfs.volume.progress import read_delta_pages, read_progress
 from objfs.volume.published import read_newest
 from objfs.volume.recover import catch_up
@@ -117,6 +118,32 @@ async def test_a_failed_checkpoint_leaves_everything_for_the_next(
         await one.flush()
         assert await recovered(site) == one.table.now
         assert one.checkpointer.statistics().failures == 0
+
+
+@pytest.mark.parametrize("step", ["take", "apply"])
+async def test_a_full_local_disk_does_not_end_the_checkpointer(
+    tmp_path: Path, patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Before and after the manifest is put: the mount goes on, and the next checkpoint has everything."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    site = Site(3)
+    one = await writer(site, tmp_path)
+    one.table.commit({2: b"x"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.checkpointer.run)
+        with monkeypatch.context() as patched:
+            patched.setattr(one.table if step == "take" else one.replica, step, full)
+            with pytest.raises(ObjfsError, match="see to the disk"):
+                await one.flush()
+            await trio.sleep(35)
+            assert one.checkpointer.statistics().failures == 4
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert one.checkpointer.statistics().failures == 0
+    assert await recovered(site) == one.table.now
 
 
 async def test_a_lost_answer_is_settled_with_the_same_bytes(
