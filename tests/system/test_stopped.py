@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from objfs.cache.recovery import boot_id
 from objfs.meta import MetaDatabase
 from objfs.store import layout
 from tests.system.harness import VOLUME, Station, have_fuse, urls
-from tests.system.stopped import StoppingMount, When, stopping_mount
+from tests.system.stopped import PATIENCE_S, StoppingMount, When, stopping_mount
 from tests.system.tree import described
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
@@ -209,11 +210,20 @@ def uuid_of(segment: str) -> str:
 def condemn(hosts: Hosts, old: StoppingMount, segments: list[str]) -> None:
     """Returns when the next checkpoint lets all of them go."""
     hosts.old.run("log", "level", hosts.old_mount, "debug")
+    before = inodes(hosts.old_mount)
     for number in range(3):
         (hosts.old_mount / f"unneeded{number}").unlink()
+    deadline = time.monotonic() + PATIENCE_S
+    while inodes(hosts.old_mount) > before - 3:  # they are purged a little later
+        assert time.monotonic() < deadline
     publish(hosts.old_mount / "kept", b"acknowledged")
     found = {old.log.until("segment condemned").rpartition("=")[2] for _ in segments}
     assert found == set(map(uuid_of, segments))
+
+
+def inodes(mount: Path) -> int:
+    room = os.statvfs(mount)
+    return room.f_files - room.f_ffree
 
 
 def test_stopped_inside_a_lease_renewal(hosts: Hosts) -> None:
