@@ -255,7 +255,6 @@ class Checkpointer:
 
     async def _prepare(self) -> _Attempt:
         parts = self._parts
-        parts.gate.check()
         await parts.lease.check(needed=parts.buckets.publish_quorum)
         wall_ns = self._wall_ns()
         # One moment: nothing may run between these.
@@ -286,7 +285,7 @@ class Checkpointer:
             with trio.move_on_after(GATE_POLL_S):
                 result = await cut.placed()
                 return Patch(result.segments, result.placed)
-            self._parts.gate.check()
+            self._parts.lease.check_open()
 
     async def _build(
         self, number: int, taken: PageSet, patch: Patch, condemned: tuple[Condemned, ...], wall_ns: int

@@ -234,7 +234,8 @@ class Lease:
         """Whether another machine is known to have the volume now."""
         return self._lost is not None
 
-    def _refuse_closed(self) -> None:
+    def check_open(self) -> None:
+        """Asks nobody.  Raises LeaseLost, and ReadOnly where the gate was closed for another reason."""
         if self._lost is not None:
             raise LeaseLost(self._lost)
         self._gate.check()
@@ -244,7 +245,7 @@ class Lease:
 
         For each of many deletes in a row: whoever was stopped for long looks before the next.
         """
-        self._refuse_closed()
+        self.check_open()
         if self._clock.monotonic() - self._renewed >= SURE_INTERVALS * self.record.interval_s:
             await self.check()
 
@@ -254,7 +255,7 @@ class Lease:
         Raises LeaseLost and closes the gate when one does, NoQuorum when too few answer, ReadOnly where
         the gate was closed for another reason.
         """
-        self._refuse_closed()
+        self.check_open()
         needed = self._buckets.quorum if needed is None else needed
 
         async def look(slot: Slot, bucket: Bucket) -> LeaseRecord | None:

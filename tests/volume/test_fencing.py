@@ -53,7 +53,7 @@ async def assert_whole_and_the_new_hosts(site: Site, old: Writer, new: Writer) -
     """The old writer is read-only, and a fresh machine gets exactly what the new host published."""
     assert not old.machine.gate.open
     old.table.commit({9: b"too late"})
-    with pytest.raises((LeaseLost, ReadOnly)):
+    with pytest.raises(LeaseLost):  # for a shell another exit code than that of a mount made read-only
         await old.flush()
     assert new.machine.gate.open
     assert await recovered(site) == new.table.now
