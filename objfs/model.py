@@ -64,6 +64,8 @@ class Attr(NamedTuple):
     target: bytes | None = None
     parent: Ino = Ino(0)
     """For a directory the one directory that holds it (itself for the root), else 0."""
+    held: int = 0
+    """How many bytes the file's chunks hold: holes between chunks count as none."""
 
     @property
     def is_dir(self) -> bool:
@@ -180,7 +182,8 @@ class DirtyRange(NamedTuple):
     ``checksum`` is xxh3-64 of the bytes as written; it decides after a power cut whether they
     arrived.  ``data`` is set where the bytes themselves ride in the row (a small fsync).
     ``synced`` is true when the bytes are known to be on the disk.  ``boot`` is the boot id of the
-    machine (kernel's ``boot_id``) under which the table recorded it; None: the present one.
+    machine (kernel's ``boot_id``) under which the table recorded it; None: the present one.  ``grown``
+    says, of a write that is to be recorded, by how many bytes it moved the end of the version.
     """
 
     chunk: ChunkId
@@ -190,6 +193,7 @@ class DirtyRange(NamedTuple):
     synced: bool = False
     data: bytes | None = None
     boot: bytes | None = None
+    grown: int = 0
 
 
 # --- segments ------------------------------------------------------------------------------
@@ -339,7 +343,7 @@ class InodeTable(Protocol):
         ...
 
     def count(self) -> tuple[int, int]:
-        """(inodes, bytes of file content as the sum of sizes)."""
+        """(inodes, bytes that the chunks of all files hold)."""
         ...
 
 
@@ -362,7 +366,8 @@ class ChunkTable(Protocol):
         ...
 
     def begin_chunk(self, ino: Ino, index: int, base: ChunkId | None, base_size: int) -> Chunk:
-        """A new dirty version becomes the live one; with ``base`` the old stays as long as needed."""
+        """A new dirty version becomes the live one; with ``base``, the live one until now, of which
+        ``base_size`` bytes are all that it shows, the old stays as long as needed."""
         ...
 
     def record_write(
@@ -374,7 +379,8 @@ class ChunkTable(Protocol):
     def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         """Sets size, mtime, ctime; removes chunks wholly beyond, at most ``limit`` a call, and
         says True when none is left (call again until then; unfinished work survives a crash).
-        The chunk that straddles ``size`` is the caller's (``clip_chunk`` or a new version)."""
+        The chunk that straddles ``size`` is the caller's (``clip_chunk``, of a new version where
+        the old one is frozen)."""
         ...
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:

@@ -117,12 +117,14 @@ class ChunkCache:
         if not self.writable(chunk):
             raise ObjfsError(f"chunk {chunk.chunk:x} is frozen or stored: begin a new version over it")
         entry = self._shelf.track(chunk, self._clock.monotonic())
+        grown = max(0, end - visible_length(chunk, entry))
         self._shelf.write(entry, offset, data, self._clock.monotonic())
         if end == self._chunk_size:
             self._durability.chunk_full(chunk.chunk)
         if self._shelf.dirty_bytes > self._upload_above:
             self._writeback.kick()
-        return DirtyRange(chunk.chunk, offset, len(data), xxhash.xxh3_64_intdigest(data))
+        checksum = xxhash.xxh3_64_intdigest(data)
+        return DirtyRange(chunk.chunk, offset, len(data), checksum, grown=grown)
 
     def clip(self, chunk: Chunk, length: int) -> None:
         """A writable version keeps its first ``length`` bytes; beyond them it reads as zeros.

@@ -42,6 +42,10 @@ class PowerCutTable(Protocol):
         """The size at the last fsync or background sync."""
         ...
 
+    def count_held(self, ino: Ino) -> None:
+        """What the file's chunks hold is counted anew from their rows."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
@@ -87,6 +91,7 @@ class Recovery:
             self._recover_dirty(row)
         self._shorten()
         self._adopt_foreign()
+        self._count_held()
         clean, removed = self._recover_clean(paths)
         report = RecoveryReport(len(dirty), clean, sum(self._lost.values()), tuple(self._lost), removed)
         log.info("cache recovered: %s", report)
@@ -210,6 +215,12 @@ class Recovery:
             entry.unsynced.clear()
             self._shelf.ride(entry, 0)
             entry.new_file = False
+
+    def _count_held(self) -> None:
+        """Of files that lost a range.  After their rows say what is left."""
+        for ino in self._lost:
+            if isinstance(self._table, PowerCutTable):
+                self._table.count_held(ino)
 
     # --- clean ---
 

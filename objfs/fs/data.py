@@ -210,13 +210,14 @@ class Data:
         """The chunk that straddles the new end keeps what is before it."""
         index, keep = divmod(size, self._chunk_size)
         chunk = self._table.chunk_at(ino, index) if keep else None
-        if chunk is None or self._cache.visible_length(chunk) <= keep:
+        length = 0 if chunk is None else self._cache.visible_length(chunk)
+        if chunk is None or length <= keep:
             return
         if self._cache.writable(chunk):
             self._cache.clip(chunk, keep)
-            self._table.clip_chunk(chunk.chunk, keep)
         else:
-            self._table.begin_chunk(ino, index, chunk.chunk, keep)
+            chunk = self._table.begin_chunk(ino, index, chunk.chunk, length)
+        self._table.clip_chunk(chunk.chunk, keep)
 
     async def _wait_turn(self, ino: Ino) -> None:
         while (busy := self._busy.get(ino)) is not None:

@@ -89,8 +89,8 @@ class Translator:
         self._settings = settings
 
     def entry(self, attr: Attr) -> pyfuse3.EntryAttributes:
-        """``st_blocks`` counts 512-byte blocks of the size, holes included: what lies where is not
-        asked for each stat."""
+        """``st_blocks`` counts 512-byte blocks of what the file's chunks hold: less than the size where
+        there are holes, and never less for a file without."""
         settings = self._settings
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = self._views.encode(self._slot, attr.ino)
@@ -103,7 +103,7 @@ class Translator:
         entry.st_rdev = attr.rdev
         entry.st_size = attr.size
         entry.st_blksize = settings.block_size
-        entry.st_blocks = (attr.size + 511) >> 9
+        entry.st_blocks = (attr.held + 511) >> 9
         entry.st_atime_ns = attr.atime_ns
         entry.st_mtime_ns = attr.mtime_ns
         entry.st_ctime_ns = attr.ctime_ns

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable
 
 from objfs.meta.database import Database
+from objfs.meta.held import LENGTH
 from objfs.meta.schema import VERSIONED
 from objfs.model import ROOT
 
@@ -149,6 +150,17 @@ def mapped(connection: sqlite3.Connection) -> list[str]:
     )
 
 
+def held(connection: sqlite3.Connection) -> list[str]:
+    """A file that has a name holds what the versions in its map hold.  One of no bytes is stored as one."""
+    return _found(
+        connection,
+        "inode {0}: holds {1} bytes, but {2} in {3} chunks",
+        f"SELECT i.ino, i.held, coalesce(sum({LENGTH}), 0) AS total, count(c.chunk) AS chunks FROM inode i "
+        "LEFT JOIN map m ON m.ino = i.ino LEFT JOIN chunk c ON c.chunk = m.chunk WHERE i.nlink > 0 "
+        "GROUP BY i.ino HAVING i.held NOT BETWEEN total - chunks AND total",
+    )
+
+
 def bases(connection: sqlite3.Connection) -> list[str]:
     """Only dirty versions have a base, and it exists."""
     return _found(
@@ -236,6 +248,7 @@ CHECKS: tuple[Check, ...] = (
     orphans,
     references,
     mapped,
+    held,
     bases,
     stored,
     dirty,
@@ -253,6 +266,6 @@ def check(connection: sqlite3.Connection) -> list[str]:
 
 def check_counts(database: Database) -> list[str]:
     """What ``count`` answers is what the table holds."""
-    counted = database.connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM inode").fetchone()
+    counted = database.connection.execute("SELECT count(*), coalesce(sum(held), 0) FROM inode").fetchone()
     kept = (database.inodes, database.bytes)
     return [] if counted == kept else [f"counted (inodes, bytes) {counted}, but kept {kept}"]

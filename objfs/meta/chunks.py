@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 
 from objfs.errors import ObjfsError
+from objfs.meta import held
 from objfs.meta.database import Database, Row
 from objfs.meta.recent import Recent
 from objfs.model import Chunk, ChunkId, ChunkState, Ino, Location, SegmentNo
@@ -35,10 +36,9 @@ _GET = f"SELECT {COLUMNS} FROM chunk c WHERE c.chunk = ?"
 _DIRTY = f"SELECT {COLUMNS} FROM chunk c WHERE c.state = 0 ORDER BY c.chunk"
 _DIRTY_IDS = "SELECT chunk FROM chunk WHERE state = 0 ORDER BY chunk"
 _BEGIN = "INSERT INTO chunk (chunk, ino, idx, state, base, base_size) VALUES (?, ?, ?, 0, ?, ?)"
-_MAP = (
-    "INSERT INTO map (ino, idx, chunk, born) VALUES (?, ?, ?, ?) "
-    "ON CONFLICT (ino, idx) DO UPDATE SET chunk = excluded.chunk"
-)
+_MAP = "INSERT INTO map (ino, idx, chunk, born) VALUES (?, ?, ?, ?) ON CONFLICT (ino, idx) "
+_FILL = _MAP + "DO NOTHING"
+_REPLACE = _MAP + "DO UPDATE SET chunk = excluded.chunk"
 
 
 def to_chunk(row: Row) -> Chunk:
@@ -109,7 +109,12 @@ class Chunks:
                 raise ObjfsError(f"chunk {base}, base of a new version of inode {ino}, is gone")
             chunk = self._db.new_chunk()
             self._db.run(_BEGIN, (chunk, ino, index, base, base_size))
-            self._db.run(_MAP, (ino, index, chunk, self._db.generation))
+            place = (ino, index, chunk, self._db.generation)
+            if base is not None:
+                self._db.run(_REPLACE, place)
+            elif not self._db.run(_FILL, place):  # no hole: what a truncate has left for later is there
+                held.without(self._db, ino, index)
+                self._db.run(_REPLACE, place)
             return Chunk(chunk, ino, index, ChunkState.DIRTY, None, base, base_size)
 
     # --- freed versions ----------------------------------------------------------------

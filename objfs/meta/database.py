@@ -132,7 +132,7 @@ class Database:
 
     def recount(self) -> None:
         """Counts inodes and bytes anew: one pass over all inodes."""
-        row = self.one("SELECT count(*), coalesce(sum(size), 0) FROM inode")
+        row = self.one("SELECT count(*), coalesce(sum(held), 0) FROM inode")
         assert row is not None
         self.inodes, self.bytes = row
 

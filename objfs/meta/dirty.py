@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 
 from objfs.errors import FileTooBig, StaleHandle
+from objfs.meta import held
 from objfs.meta.database import Database, Value
 from objfs.meta.inodes import Inodes
 from objfs.model import FILE_SIZE_MAX, NS, ChunkId, DirtyRange, Ino
@@ -20,7 +21,8 @@ _OVERWRITTEN = (
     "UPDATE inode SET mtime_s = ?, mtime_ns = ?, ctime_s = ?, ctime_ns = ? WHERE ino = ? AND size >= ?"
 )
 _WRITTEN = (
-    "UPDATE inode SET size = ?, mtime_s = ?, mtime_ns = ?, ctime_s = ?, ctime_ns = ?, mode = ? WHERE ino = ?"
+    "UPDATE inode SET size = ?, held = held + ?, mtime_s = ?, mtime_ns = ?, ctime_s = ?, ctime_ns = ?, "
+    "mode = ? WHERE ino = ?"
 )
 _ADD = (
     "INSERT INTO local_dirty (chunk, seq, offset, length, boot, synced, checksum, data) "
@@ -80,7 +82,8 @@ class Dirty:
         when = divmod(now_ns, NS)
         with database:
             # Most writes go over what is there: one statement then says all.
-            if clear_suid or not database.run(_OVERWRITTEN, (*when, *when, ino, size)):
+            grows = clear_suid or any(one.grown for one in ranges)
+            if grows or not database.run(_OVERWRITTEN, (*when, *when, ino, size)):
                 self._grow(ino, size, now_ns, ranges, clear_suid)
             for one in ranges:
                 self._add(one)
@@ -94,10 +97,11 @@ class Dirty:
         if size > old:
             if not all(one.synced for one in ranges):
                 database.run("INSERT OR IGNORE INTO local_size (ino, size) VALUES (?, ?)", (ino, old))
-            database.bytes += size - old
             old = size
-        when = divmod(now_ns, NS)
-        database.run(_WRITTEN, (old, *when, *when, _without_suid(mode) if clear_suid else mode, ino))
+        when, grown = divmod(now_ns, NS), sum(one.grown for one in ranges)
+        mode = _without_suid(mode) if clear_suid else mode
+        database.run(_WRITTEN, (old, grown, *when, *when, mode, ino))
+        database.bytes += grown
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:
         """The bytes ride in the log."""
@@ -116,7 +120,7 @@ class Dirty:
 
     def clip(self, chunk: ChunkId, length: int) -> None:
         """Only the first ``length`` bytes stay.  A range that is cut has no known checksum any more."""
-        with self._db:
+        with self._db, held.clipping(self._db, chunk):
             self._db.run("UPDATE chunk SET base_size = min(base_size, ?) WHERE chunk = ?", (length, chunk))
             self._db.run("DELETE FROM local_dirty WHERE chunk = ? AND offset >= ?", (chunk, length))
             self._db.run(
@@ -189,6 +193,11 @@ class Dirty:
             self._inodes.set_size(ino, size)
             self._inodes.cut_off(ino, size, _ALL)
             self.note_durable_size(ino)
+
+    def count_held(self, ino: Ino) -> None:
+        """What the file's chunks hold is counted anew, as ranges may have been lost."""
+        with self._db:
+            held.count_anew(self._db, ino)
 
 
 def _without_suid(mode: int) -> int:

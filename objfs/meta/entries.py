@@ -114,7 +114,7 @@ class Entries:
         rows = self._db.all(_READDIR, (parent, after_cookie, limit))
         if not rows:
             self.directory(parent)
-        return [DirEntry(row[17], row[18], to_attr(row[:17])) for row in rows]
+        return [DirEntry(row[-2], row[-1], to_attr(row[:-2])) for row in rows]
 
     def directory(self, ino: Ino) -> Directory:
         """Raises StaleHandle, NotDirectory."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import stat
 
 from objfs.errors import FileTooBig, InvalidArgument, StaleHandle
+from objfs.meta import held
 from objfs.meta.database import Database, Row
 from objfs.meta.recent import Recent
 from objfs.meta.schema import WHOLE
@@ -21,7 +22,7 @@ FIRST_COOKIE = 3
 ATTR_COLUMNS = (
     "i.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, "
     "coalesce(a.s, i.btime_s), coalesce(a.ns, i.btime_ns), "
-    "i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target, i.parent"
+    "i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target, i.parent, i.held"
 )
 _GET = f"SELECT {ATTR_COLUMNS}, i.next_cookie FROM inode i LEFT JOIN atime a ON a.ino = i.ino WHERE i.ino = ?"
 _INSERT = (
@@ -53,7 +54,7 @@ _FOREVER = 2**63 - 1
 
 def to_attr(row: Row) -> Attr:
     """A row of ``ATTR_COLUMNS``."""
-    ino, mode, nlink, uid, gid, rdev, size, a_s, a_ns, m_s, m_ns, c_s, c_ns, b_s, b_ns, target, parent = row
+    ino, mode, nlink, uid, gid, rdev, size, a_s, a_ns, m_s, m_ns, c_s, c_ns, b_s, b_ns, *others = row
     return Attr(
         ino,
         mode,
@@ -66,8 +67,7 @@ def to_attr(row: Row) -> Attr:
         m_s * NS + m_ns,
         c_s * NS + c_ns,
         b_s * NS + b_ns,
-        target,
-        parent,
+        *others,
     )
 
 
@@ -102,7 +102,6 @@ class Inodes:
         fixed = (number, self._db.generation, new.mode, new.uid, new.gid, nlink, new.rdev, size)
         self._db.run(_INSERT, (*fixed, *when, *when, *when, above, cookie, new.target))
         self._db.inodes += 1
-        self._db.bytes += size
         return Attr(
             number, new.mode, nlink, new.uid, new.gid, new.rdev, size, now, now, now, now, new.target, above
         )
@@ -154,22 +153,32 @@ class Inodes:
             if row is None:
                 return True
             keep_from, below = row
-            if not self.unmap(ino, max(keep_from, 0), below, limit):
-                return False
             if keep_from == WHOLE:
-                self._remove(ino)
-                return True
+                return self._purge_whole(ino, limit)
+            if not self._shorten(ino, keep_from, below, limit):
+                return False
             self._db.run("DELETE FROM orphan WHERE ino = ? AND keep_from = ?", (ino, keep_from))
             return self._db.one(_NEXT_WORK, (ino,)) is None
 
-    def unmap(self, ino: Ino, keep_from: int, below: int, limit: int) -> bool:
+    def _purge_whole(self, ino: Ino, limit: int) -> bool:
+        if not self._unmap(ino, 0, _FOREVER, limit):
+            return False
+        self._remove(ino)
+        return True
+
+    def _shorten(self, ino: Ino, keep_from: int, below: int, limit: int) -> bool:
+        """``_unmap`` of an inode that stays."""
+        held.without_beyond(self._db, ino, keep_from, below, limit)
+        return self._unmap(ino, keep_from, below, limit)
+
+    def _unmap(self, ino: Ino, keep_from: int, below: int, limit: int) -> bool:
         """Removes up to ``limit`` chunks from ``keep_from`` on with numbers under ``below``; True when
         none is left."""
         removed = self._db.run(_UNMAP, (ino, keep_from, below, limit))
         return removed < limit or self._db.one(_ANY_MAPPED, (ino, keep_from, below)) is None
 
     def _remove(self, ino: Ino) -> None:
-        size = self._db.one("SELECT size FROM inode WHERE ino = ?", (ino,))
+        row = self._db.one("SELECT held FROM inode WHERE ino = ?", (ino,))
         for statement in (
             "DELETE FROM xattr WHERE ino = ?",
             "DELETE FROM atime WHERE ino = ?",
@@ -178,9 +187,9 @@ class Inodes:
             "DELETE FROM inode WHERE ino = ?",
         ):
             self._db.run(statement, (ino,))
-        if size is not None:
+        if row is not None:
             self._db.inodes -= 1
-            self._db.bytes -= size[0]
+            self._db.bytes -= row[0]
 
     # --- sizes -------------------------------------------------------------------------
 
@@ -200,16 +209,13 @@ class Inodes:
         """Raises StaleHandle, FileTooBig, InvalidArgument."""
         if not 0 <= size <= FILE_SIZE_MAX:
             raise (InvalidArgument if size < 0 else FileTooBig)(f"inode {ino}: a size of {size} bytes")
-        row = self._db.one("SELECT size FROM inode WHERE ino = ?", (ino,))
-        if row is None:
+        if not self._db.run("UPDATE inode SET size = ? WHERE ino = ?", (size, ino)):
             raise StaleHandle(f"inode {ino} is gone")
-        self._db.run("UPDATE inode SET size = ? WHERE ino = ?", (size, ino))
-        self._db.bytes += size - row[0]
 
     def cut_off(self, ino: Ino, size: int, limit: int) -> bool:
         """Removes chunks wholly beyond ``size``, at most ``limit``; notes what is left; True when none is."""
         keep_from = -(-size // self._db.chunk_size)
-        if not self.unmap(ino, keep_from, _FOREVER, limit):
+        if not self._shorten(ino, keep_from, _FOREVER, limit):
             self._db.run(_ADD_ORPHAN, (ino, keep_from, self._db.next_chunk))
             return False
         self._db.run("DELETE FROM orphan WHERE ino = ? AND keep_from >= ?", (ino, keep_from))

@@ -194,6 +194,7 @@ INODE = Versioned(
         ("nlink", "INTEGER NOT NULL"),  # 0: an orphan
         ("rdev", "INTEGER NOT NULL"),  # the kernel's encoding
         ("size", "INTEGER NOT NULL"),  # bytes; 0 for directories
+        ("held", "INTEGER NOT NULL DEFAULT 0"),  # bytes in the versions of its map: size without holes
         ("mtime_s", "INTEGER NOT NULL"),  # seconds since 1970, rounded down: 1901 to 2400 and beyond
         ("mtime_ns", "INTEGER NOT NULL"),  # 0 to 999,999,999
         ("ctime_s", "INTEGER NOT NULL"),

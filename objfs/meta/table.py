@@ -262,6 +262,10 @@ class MetaDatabase:
         """The file ends at ``size`` bytes; chunks wholly beyond are removed."""
         self._dirty.set_size_after_power_cut(ino, size)
 
+    def count_held(self, ino: Ino) -> None:
+        """Counts anew what the file's chunks hold."""
+        self._dirty.count_held(ino)
+
     # --- segments (volume) -------------------------------------------------------------
 
     def apply_patch(self, segments: Mapping[SegmentNo, Segment], placed: Sequence[Placed]) -> None:

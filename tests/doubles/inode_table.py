@@ -138,7 +138,7 @@ class MemoryInodeTable:
         return self._rows.inodes[ino]
 
     def count(self) -> tuple[int, int]:
-        return len(self._rows.inodes), sum(attr.size for attr in self._rows.inodes.values())
+        return len(self._rows.inodes), sum(attr.held for attr in self._rows.inodes.values())
 
     # --- names -------------------------------------------------------------------------
 
@@ -387,8 +387,21 @@ class MemoryInodeTable:
 
     def _unmap(self, places: Sequence[tuple[Ino, int]]) -> None:
         for place in places:
-            self._rows.live.pop(place, None)
+            chunk = self._rows.live.pop(place, None)
+            if chunk is not None:
+                self._hold(place[0], -self._length(chunk))
         self._collect()
+
+    def _length(self, chunk: ChunkId) -> int:
+        row = self._rows.chunks[chunk]
+        if row.location is not None:
+            return row.location.size
+        ends = [one.offset + one.length for one in self._rows.dirty.get(chunk, ())]
+        return max([row.base_size, *ends])
+
+    def _hold(self, ino: Ino, more: int) -> None:
+        attr = self.get(ino)
+        self._rows.inodes[ino] = attr._replace(held=attr.held + more)
 
     # --- chunks ------------------------------------------------------------------------
 
@@ -413,6 +426,9 @@ class MemoryInodeTable:
         if base is not None and base not in self._rows.chunks:
             raise ObjfsError(f"base {base}")
         row = Chunk(ChunkId(self._new_number()), ino, index, ChunkState.DIRTY, None, base, base_size)
+        old = self._rows.live.get((ino, index))
+        if base is None and old is not None:
+            self._hold(ino, -self._length(old))
         self._rows.chunks[row.chunk] = row
         self._rows.live[ino, index] = row.chunk
         if ino in self._rows.cuts:
@@ -434,12 +450,13 @@ class MemoryInodeTable:
         self._rows.inodes[ino] = attr._replace(
             size=max(size, attr.size), mtime_ns=now_ns, ctime_ns=now_ns, mode=mode
         )
+        self._hold(ino, sum(one.grown for one in ranges))
         for one in ranges:
             self._add_range(one)
 
     def _add_range(self, one: DirtyRange) -> None:
         before = self._rows.dirty.get(one.chunk, ())
-        self._rows.dirty[one.chunk] = (*before, one._replace(boot=self._boot))
+        self._rows.dirty[one.chunk] = (*before, one._replace(boot=self._boot, grown=0))
 
     def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         if not 0 <= size <= FILE_SIZE_MAX:
@@ -460,7 +477,7 @@ class MemoryInodeTable:
         return len(beyond) <= limit
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:
-        row = self._rows.chunks[chunk]
+        row, before = self._rows.chunks[chunk], self._length(chunk)
         self._rows.chunks[chunk] = replace(row, base_size=min(row.base_size, length))
         kept = []
         for one in self._rows.dirty.get(chunk, ()):
@@ -471,6 +488,7 @@ class MemoryInodeTable:
                 data = None if one.data is None else one.data[:keep]
                 kept.append(one._replace(length=keep, checksum=None, data=data))
         self._rows.dirty[chunk] = tuple(kept)
+        self._hold(row.ino, self._length(chunk) - before)
 
     # --- dirty -------------------------------------------------------------------------
 

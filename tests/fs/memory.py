@@ -106,6 +106,7 @@ class MemoryTables:
         self.xattrs: dict[Ino, dict[bytes, bytes]] = {}
         self.live: dict[Ino, dict[int, ChunkId]] = {}
         self.versions: dict[ChunkId, Chunk] = {}
+        self.written: dict[ChunkId, tuple[tuple[int, int], ...]] = {}
         self.unfinished: dict[Ino, int] = {}
         self.dropped: list[ChunkId] = []
         self.last = 1
@@ -320,7 +321,7 @@ class MemoryTables:
         return True
 
     def count(self) -> tuple[int, int]:
-        return len(self.inodes), sum(attr.size for attr in self.inodes.values())
+        return len(self.inodes), sum(attr.held for attr in self.inodes.values())
 
     # --- chunks ------------------------------------------------------------------------
 
@@ -356,6 +357,10 @@ class MemoryTables:
     ) -> None:
         attr = self._touch(ino, now_ns, content=True)
         self.inodes[ino] = attr._replace(size=max(attr.size, size))
+        for one in ranges:
+            self._hold(ino, one.grown)
+            before = self.written.get(one.chunk, ())
+            self.written[one.chunk] = (*before, (one.offset, one.offset + one.length))
         if clear_suid:
             self.inodes[ino] = self.inodes[ino]._replace(mode=attr.mode & ~stat.S_ISUID)
 
@@ -368,6 +373,7 @@ class MemoryTables:
         chunks = self.live.get(ino, {})
         beyond = sorted((i for i in chunks if i * self.chunk_size >= size), reverse=True)
         for index in beyond[:limit]:
+            self._hold(ino, -self._length(chunks[index]))
             self._free(chunks.pop(index))
         if len(beyond) > limit:
             self.unfinished[ino] = size
@@ -376,8 +382,18 @@ class MemoryTables:
         return True
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:
-        row = self.versions[chunk]
+        row, before = self.versions[chunk], self._length(chunk)
         self.versions[chunk] = replace(row, base_size=min(row.base_size, length))
+        kept = [(start, min(end, length)) for start, end in self.written.get(chunk, ()) if start < length]
+        self.written[chunk] = tuple(kept)
+        self._hold(row.ino, self._length(chunk) - before)
+
+    def _length(self, chunk: ChunkId) -> int:
+        return max([self.versions[chunk].base_size, *(end for _, end in self.written.get(chunk, ()))])
+
+    def _hold(self, ino: Ino, more: int) -> None:
+        attr = self.inodes[ino]
+        self.inodes[ino] = attr._replace(held=attr.held + more)
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:
         raise AssertionError("not for fs")
@@ -451,8 +467,9 @@ class MemoryCache:
                 raise NoSpace("full")
             self.full_after -= 1
         content = self.bytes.setdefault(chunk.chunk, bytearray())
-        row = DirtyRange(chunk.chunk, offset, len(data), None)
         end = offset + len(data)
+        grown = max(0, end - self.visible_length(chunk))
+        row = DirtyRange(chunk.chunk, offset, len(data), None, grown=grown)
         content.extend(bytes(max(0, end - len(content))))
         content[offset:end] = data
         held = self.held.setdefault(chunk.chunk, [])

@@ -19,7 +19,8 @@ BOOT = b"one boot"
 
 
 class RealWorld:
-    """A volume in a temporary directory; ``restart`` is a new process over the same state."""
+    """A volume in a temporary directory; ``restart`` is a new process over the same state.  Whoever leaves
+    it must leave the inode table sound."""
 
     def __init__(self) -> None:
         self.directory = tempfile.TemporaryDirectory(prefix="objfs-model-")
@@ -62,9 +63,14 @@ class RealWorld:
         self.start(b"another boot")
 
     def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        findings = self.table.check()
         self.cache.close()
         self.table.close()
-        self.start()
+        assert findings == []
 
     def freeze(self) -> None:
         """Every version that may be is frozen, as at a checkpoint."""
@@ -87,6 +93,7 @@ class RealWorld:
         return self.table.count()[0]
 
     def close(self) -> None:
-        self.cache.close()
-        self.table.close()
-        self.directory.cleanup()
+        try:
+            self.stop()
+        finally:
+            self.directory.cleanup()

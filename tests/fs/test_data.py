@@ -45,6 +45,10 @@ class File:
     def size(self) -> int:
         return self.fs.getattr(self.ino).size
 
+    @property
+    def held(self) -> int:
+        return self.fs.getattr(self.ino).held
+
 
 @pytest.fixture
 def file(world: World) -> File:
@@ -70,6 +74,43 @@ async def test_holes_read_as_zeros_and_have_no_chunks(file: File) -> None:
     await file.write(10 * CHUNK, b"x")
     assert await file.read() == bytes(10 * CHUNK) + b"x"
     assert len(file.world.table.versions) == 1
+
+
+async def test_a_file_holds_its_chunks_up_to_their_ends(file: File) -> None:
+    await file.write(3 * CHUNK, b"a" * 100)
+    await file.write(3 * CHUNK + 50, b"b" * 100)
+    await file.write(3 * CHUNK, b"c")
+    assert file.held == 150
+    file.world.freeze()
+    await file.write(3 * CHUNK + 140, b"d" * 20)
+    assert file.held == 160
+    await file.write(0, bytes(2 * CHUNK + 5))
+    assert file.held == 2 * CHUNK + 5 + 160
+    await file.truncate(FILE_SIZE_MAX)
+    assert file.held == 2 * CHUNK + 5 + 160
+    await file.truncate(2 * CHUNK + 1)
+    assert file.held == 2 * CHUNK + 1
+    file.world.freeze()
+    await file.truncate(CHUNK + 1)
+    assert file.held == CHUNK + 1
+    await file.truncate(0)
+    assert file.held == 0
+
+
+async def test_truncating_before_the_first_byte_of_a_chunk_leaves_a_hole(file: File) -> None:
+    await file.write(1000, b"x" * 500)
+    await file.truncate(700)
+    assert file.held == 0
+    await file.write(0, b"y")
+    assert file.held == 1
+
+
+async def test_a_dense_file_holds_its_size_whatever_the_order_of_writes(file: File) -> None:
+    for number in (3, 0, 5, 1, 4, 2):
+        await file.write(number * CHUNK // 2, bytes(CHUNK // 2))
+        if number % 2:
+            file.world.freeze()
+    assert file.held == file.size == 3 * CHUNK
 
 
 async def test_an_empty_write_changes_nothing(file: File) -> None:

@@ -190,6 +190,7 @@ def test_sparse_files_and_truncation(root: Path) -> None:
         file.seek(1 << 40)
         file.write(b"end")
     assert path.stat().st_size == (1 << 40) + 3
+    assert path.stat().st_blocks == 1
     os.truncate(path, 1 << 20)
     os.truncate(path, (1 << 20) + 5)
     with path.open("rb") as file:

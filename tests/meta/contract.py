@@ -73,7 +73,8 @@ def write(table: Table, ino: Ino, index: int = 0, length: int = CHUNK) -> Chunk:
     """A new dirty version without a base."""
     with table.transaction():
         chunk = table.begin_chunk(ino, index, None, 0)
-        table.record_write(ino, index * CHUNK + length, 20, [DirtyRange(chunk.chunk, 0, length, 7)])
+        written = DirtyRange(chunk.chunk, 0, length, 7, grown=length)
+        table.record_write(ino, index * CHUNK + length, 20, [written])
     return chunk
 
 
@@ -230,14 +231,17 @@ class NamespaceContract:
 
     def test_count_follows(self, table: Table) -> None:
         ino = mkfile(table, ROOT, b"f")
-        table.record_write(ino, 5000, 1, [])
+        write(table, ino, 1, 50)
         table.create(ROOT, b"l", symlink(b"abc"))
-        assert table.count() == (3, 5003)
+        assert table.count() == (3, 50)
+        table.truncate(ino, FILE_SIZE_MAX, 1, 10)
+        assert table.count() == (3, 50)
         table.truncate(ino, 100, 1, 10)
-        assert table.count() == (3, 103)
+        assert table.count() == (3, 0)
+        write(table, ino, 2, 7)
         table.unlink(ROOT, b"f", 1)
         table.purge(ino, 10)
-        assert table.count() == (2, 3)
+        assert table.count() == (2, 0)
 
     def test_set_attr(self, table: Table) -> None:
         ino = mkfile(table, ROOT, b"f")
@@ -540,7 +544,7 @@ class ChunkContract:
         ino = mkfile(table, ROOT, b"f")
         chunk = table.begin_chunk(ino, 0, None, 0).chunk
         ranges = [
-            DirtyRange(chunk, 500, 10, 2**64 - 1),
+            DirtyRange(chunk, 500, 10, 2**64 - 1, grown=510),
             DirtyRange(chunk, 0, 10, 0),
             DirtyRange(chunk, 5, 10, None, synced=True),
         ]
@@ -548,26 +552,28 @@ class ChunkContract:
         table.record_write(ino, 510, 1, ranges[2:])
         table.commit_inline(chunk, [(3, b"abc")])
         expected = [*ranges, DirtyRange(chunk, 3, 3, None, data=b"abc")]
-        assert table.dirty_ranges(chunk) == [one._replace(boot=BOOT) for one in expected]
+        assert table.dirty_ranges(chunk) == [one._replace(boot=BOOT, grown=0) for one in expected]
 
     def test_mark_synced_replaces(self, table: Table) -> None:
         ino = mkfile(table, ROOT, b"f")
         chunk = write(table, ino).chunk
         table.commit_inline(chunk, [(3, b"abc")])
-        table.mark_synced(chunk, [(0, 5), (9, 12)])
+        table.mark_synced(chunk, [(0, 5), (9, CHUNK)])
         assert table.dirty_ranges(chunk) == [
             DirtyRange(chunk, 0, 5, None, synced=True, boot=BOOT),
-            DirtyRange(chunk, 9, 3, None, synced=True, boot=BOOT),
+            DirtyRange(chunk, 9, CHUNK - 9, None, synced=True, boot=BOOT),
         ]
 
     def test_clip(self, table: Table) -> None:
         ino = mkfile(table, ROOT, b"f")
-        base = write(table, ino)
+        base = write(table, ino, 0, 50)
         chunk = table.begin_chunk(ino, 0, base.chunk, 50).chunk
         table.record_write(ino, 60, 1, [DirtyRange(chunk, 0, 20, 1), DirtyRange(chunk, 10, 20, 2)])
-        table.record_write(ino, 60, 1, [DirtyRange(chunk, 40, 20, 3)])
+        table.record_write(ino, 60, 1, [DirtyRange(chunk, 40, 20, 3, grown=10)])
         table.commit_inline(chunk, [(20, b"0123456789")])
+        assert table.get(ino).held == 60
         table.clip_chunk(chunk, 25)
+        assert table.get(ino).held == 25
         assert [(one.offset, one.length, one.checksum, one.data) for one in table.dirty_ranges(chunk)] == [
             (0, 20, 1, None),
             (10, 15, None, None),
@@ -599,9 +605,10 @@ class ChunkContract:
         table.mark_synced(chunk.chunk, [(0, 100)])
         table.note_durable_size(ino)
         assert table.durable_size(ino) == 100
-        table.record_write(ino, 150, 1, [DirtyRange(chunk.chunk, 100, 50, 1)])
-        table.record_write(ino, 180, 1, [DirtyRange(chunk.chunk, 150, 30, 1)])
+        table.record_write(ino, 150, 1, [DirtyRange(chunk.chunk, 100, 50, 1, grown=50)])
+        table.record_write(ino, 180, 1, [DirtyRange(chunk.chunk, 150, 30, 1, grown=30)])
         assert table.durable_size(ino) == 100
+        table.clip_chunk(chunk.chunk, 60)
         table.truncate(ino, 60, 1, 9)
         assert table.durable_size(ino) == 60
 
@@ -644,8 +651,9 @@ class ChunkContract:
         while not table.truncate(ino, CHUNK, 33, 4):
             assert table.chunks_between(ino, 1, 99, 99) == [], "no reader sees what is left"
             assert table.orphans(9) == [ino]
+            assert table.get(ino).held == (10 - 4 * steps) * CHUNK
             steps += 1
-        assert steps == 3
+        assert (steps, table.get(ino).held) == (3, CHUNK)
         assert (table.orphans(9), len(table.freed(99))) == ([], 9)
 
     def test_an_interrupted_truncate_stays_out_of_sight_and_is_finished(self, table: Table) -> None:
@@ -661,6 +669,35 @@ class ChunkContract:
         assert table.chunks_between(ino, 0, 99, 99) == [fresh]
         assert (table.orphans(9), len(table.freed(99))) == ([], 10)
         assert table.get(ino).size == 8 * CHUNK
+
+    def test_a_file_holds_what_its_chunks_do(self, table: Table) -> None:
+        """Holes between chunks are nothing, holes before a chunk's bytes are part of it."""
+        ino = mkfile(table, ROOT, b"f")
+        assert table.get(ino).held == 0
+        dense, sparse = write(table, ino, 0), table.begin_chunk(ino, 9, None, 0)
+        table.record_write(ino, 10 * CHUNK, 1, [DirtyRange(sparse.chunk, 100, 50, 1, grown=150)])
+        assert table.get(ino).held == table.lookup(ROOT, b"f").held == CHUNK + 150
+        assert table.readdir(ROOT, 0, 9)[0].attr.held == CHUNK + 150
+        store(table, dense)
+        store(table, sparse, 150)
+        table.begin_chunk(ino, 9, sparse.chunk, 150)
+        assert table.get(ino).held == CHUNK + 150
+        table.truncate(ino, FILE_SIZE_MAX, 1, 9)
+        assert table.get(ino).held == CHUNK + 150
+        clipped = table.begin_chunk(ino, 9, sparse.chunk, 150)
+        table.record_write(ino, 10 * CHUNK, 2, [DirtyRange(clipped.chunk, 140, 60, 1, grown=50)])
+        assert table.get(ino).held == CHUNK + 200
+        table.clip_chunk(clipped.chunk, 145)
+        assert table.get(ino).held == CHUNK + 145
+        assert table.truncate(ino, CHUNK, 3, 9)
+        assert table.get(ino).held == CHUNK
+
+    def test_a_chunk_that_is_clipped_before_its_first_byte_holds_nothing(self, table: Table) -> None:
+        ino = mkfile(table, ROOT, b"f")
+        chunk = table.begin_chunk(ino, 0, None, 0).chunk
+        table.record_write(ino, 60, 1, [DirtyRange(chunk, 40, 20, 3, grown=60)])
+        table.clip_chunk(chunk, 30)
+        assert table.get(ino).held == 0
 
     def test_truncates_within_a_truncate(self, table: Table) -> None:
         ino = mkfile(table, ROOT, b"f")

@@ -12,7 +12,16 @@ import pytest
 
 from objfs.errors import Corrupt, NoSpace, ObjfsError, StoreError, Unclean, VolumeExists
 from objfs.meta import MetaDatabase, settle
-from objfs.model import ROOT, ChunkState, ChunkTable, DirtyRange, InodeTable, NewInode, SegmentNo
+from objfs.model import (
+    FILE_SIZE_MAX,
+    ROOT,
+    ChunkState,
+    ChunkTable,
+    DirtyRange,
+    InodeTable,
+    NewInode,
+    SegmentNo,
+)
 from tests.meta.contract import mkdir, mkfile, store, write
 from tests.meta.support import BOOT, CHUNK, make, placed, regular, segment
 
@@ -199,11 +208,32 @@ def test_the_size_after_a_power_cut(table: MetaDatabase) -> None:
     before = table.get(ino)
     assert table.durable_size(ino) == CHUNK
     table.set_size_after_power_cut(ino, CHUNK)
-    assert table.get(ino) == before._replace(size=CHUNK)
+    assert table.get(ino) == before._replace(size=CHUNK, held=CHUNK)
     assert table.chunks_between(ino, 0, 99, 99) == [kept]
     assert table.durable_size(ino) == CHUNK
     assert table.count() == (2, CHUNK)
     assert table.check() == []
+
+
+def test_what_a_file_holds_after_ranges_were_lost(table: MetaDatabase) -> None:
+    ino = mkfile(table, ROOT, b"f")
+    chunk = write(table, ino).chunk
+    write(table, ino, 1, 5)
+    table.mark_synced(chunk, [(0, 10)])
+    assert table.check() == [f"inode {ino}: holds {CHUNK + 5} bytes, but 15 in 2 chunks"]
+    table.count_held(ino)
+    assert table.get(ino).held == 15
+    assert table.count() == (2, 15)
+    assert table.check() == []
+
+
+def test_huge_sparse_files_are_counted_and_opened(table: MetaDatabase) -> None:
+    """The sum of their sizes would not fit into 64 bits."""
+    for number in range(4):
+        table.truncate(mkfile(table, ROOT, b"%d" % number), FILE_SIZE_MAX, 1, 1)
+    assert table.count() == (5, 0)
+    with reopen(table) as again:
+        assert again.count() == (5, 0)
 
 
 # --- segments ------------------------------------------------------------------------------
@@ -290,7 +320,7 @@ DAMAGE = {
     "durable size": "INSERT INTO local_size VALUES (999, 5)",
     "died before birth": "INSERT INTO xattr_old VALUES (4, x'00', x'00', 1, 1)",
     "next number": "UPDATE volume SET next_ino = 3",
-    "count": "UPDATE inode SET size = 12345 WHERE ino = 4",
+    "count": "UPDATE inode SET held = 12345 WHERE ino = 4",
 }
 
 
