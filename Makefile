@@ -12,10 +12,10 @@ JOBS ?= 2
 
 # What objfs needs to build and run, and what its tests need besides.
 PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-venv python3-dev libisal2
-TEST_PACKAGES := rsync attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-common
+TEST_PACKAGES := rsync git attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-common
 SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
-.PHONY: help mount umount test check fmt bench roundtrip lost-machine packages test-packages clean
+.PHONY: help mount umount test check fmt bench posix roundtrip lost-machine packages test-packages clean
 .PHONY: pjdfstest fsx ltp realapps model suite-packages
 
 help: ## this text
@@ -44,6 +44,9 @@ fmt: $(VENV)/.stamp-dev ## format the sources
 
 bench: packages $(VENV)/.stamp-dev ## the table of workloads: floor, local directory, objfs
 	@$(BIN)/python -m bench.run $(ARGS)
+
+posix: packages test-packages $(VENV)/.stamp-dev ## the POSIX contract with a directory of 100,000 names (in `make test` it is small)
+	@OBJFS_POSIX_ENTRIES=100000 $(BIN)/python -bb -m pytest tests/posix $(ARGS)
 
 roundtrip: packages test-packages $(VENV)/.stamp-dev ## a real tree onto a volume and back on a "new machine", with damage
 	@$(BIN)/python -m tests.system.roundtrip $(ARGS)

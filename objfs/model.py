@@ -366,7 +366,8 @@ class ChunkTable(Protocol):
         ...
 
     def begin_chunk(self, ino: Ino, index: int, base: ChunkId | None, base_size: int) -> Chunk:
-        """A new dirty version becomes the live one; with ``base`` the old stays as long as needed."""
+        """A new dirty version becomes the live one; with ``base``, the live one until now, of which
+        ``base_size`` bytes are all that it shows, the old stays as long as needed."""
         ...
 
     def record_write(
@@ -375,11 +376,11 @@ class ChunkTable(Protocol):
         """Rows of one write: the ranges, size = max(size, ``size``), mtime and ctime = ``now_ns``."""
         ...
 
-    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int, *, clipped: int = 0) -> bool:
+    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         """Sets size, mtime, ctime; removes chunks wholly beyond, at most ``limit`` a call, and
         says True when none is left (call again until then; unfinished work survives a crash).
-        The chunk that straddles ``size`` is the caller's (``clip_chunk`` or a new version), who
-        says by how many bytes it is shorter (``clipped``)."""
+        The chunk that straddles ``size`` is the caller's (``clip_chunk``, of a new version where
+        the old one is frozen)."""
         ...
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:

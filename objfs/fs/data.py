@@ -188,8 +188,9 @@ class Data:
         self._writable()
         now = self._clock.now_ns()
         with self._table.transaction():
-            clipped = self._clip_tail(ino, size) if size < self._table.get(ino).size else 0
-            finished = self._table.truncate(ino, size, now, CHUNKS_PER_STEP, clipped=clipped)
+            if size < self._table.get(ino).size:
+                self._clip_tail(ino, size)
+            finished = self._table.truncate(ino, size, now, CHUNKS_PER_STEP)
         if not finished:
             await self._truncate_further(ino, size, now)
         return self._table.get(ino)
@@ -205,19 +206,18 @@ class Data:
             del self._busy[ino]
             done.set()
 
-    def _clip_tail(self, ino: Ino, size: int) -> int:
-        """The chunk that straddles the new end keeps what is before it; by how many bytes it shrank."""
+    def _clip_tail(self, ino: Ino, size: int) -> None:
+        """The chunk that straddles the new end keeps what is before it."""
         index, keep = divmod(size, self._chunk_size)
         chunk = self._table.chunk_at(ino, index) if keep else None
         length = 0 if chunk is None else self._cache.visible_length(chunk)
         if chunk is None or length <= keep:
-            return 0
+            return
         if self._cache.writable(chunk):
             self._cache.clip(chunk, keep)
-            self._table.clip_chunk(chunk.chunk, keep)
         else:
-            self._table.begin_chunk(ino, index, chunk.chunk, keep)
-        return length - keep
+            chunk = self._table.begin_chunk(ino, index, chunk.chunk, length)
+        self._table.clip_chunk(chunk.chunk, keep)
 
     async def _wait_turn(self, ino: Ino) -> None:
         while (busy := self._busy.get(ino)) is not None:

@@ -82,8 +82,8 @@ class Dirty:
         when = divmod(now_ns, NS)
         with database:
             # Most writes go over what is there: one statement then says all.
-            grown = sum(one.grown for one in ranges)
-            if grown or clear_suid or not database.run(_OVERWRITTEN, (*when, *when, ino, size)):
+            grows = clear_suid or any(one.grown for one in ranges)
+            if grows or not database.run(_OVERWRITTEN, (*when, *when, ino, size)):
                 self._grow(ino, size, now_ns, ranges, clear_suid)
             for one in ranges:
                 self._add(one)
@@ -95,12 +95,13 @@ class Dirty:
         if row is None:
             raise StaleHandle(f"inode {ino} is gone")
         old, mode = row
-        if size > old and not all(one.synced for one in ranges):
-            database.run("INSERT OR IGNORE INTO local_size (ino, size) VALUES (?, ?)", (ino, old))
-        when = divmod(now_ns, NS)
+        if size > old:
+            if not all(one.synced for one in ranges):
+                database.run("INSERT OR IGNORE INTO local_size (ino, size) VALUES (?, ?)", (ino, old))
+            old = size
+        when, grown = divmod(now_ns, NS), sum(one.grown for one in ranges)
         mode = _without_suid(mode) if clear_suid else mode
-        grown = sum(one.grown for one in ranges)
-        database.run(_WRITTEN, (max(old, size), grown, *when, *when, mode, ino))
+        database.run(_WRITTEN, (old, grown, *when, *when, mode, ino))
         database.bytes += grown
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:
@@ -120,7 +121,7 @@ class Dirty:
 
     def clip(self, chunk: ChunkId, length: int) -> None:
         """Only the first ``length`` bytes stay.  A range that is cut has no known checksum any more."""
-        with self._db:
+        with self._db, held.clipping(self._db, chunk):
             self._db.run("UPDATE chunk SET base_size = min(base_size, ?) WHERE chunk = ?", (length, chunk))
             self._db.run("DELETE FROM local_dirty WHERE chunk = ? AND offset >= ?", (chunk, length))
             self._db.run(

@@ -2,13 +2,16 @@
 
 Owns ``inode.held``, the sum of the lengths of the versions in the file's map, holes before them in their
 chunk included.  Promises that a change costs no look at chunks that stay: whoever writes says by how much a
-chunk grew, whoever removes subtracts what it removes.  Counts anew only after a power cut.
+chunk grew, whoever clips or removes subtracts what goes.  Counts anew only after a power cut.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from objfs.meta.database import Database
-from objfs.model import Ino
+from objfs.model import ChunkId, Ino
 
 LENGTH = (
     "coalesce(c.size, max(c.base_size, coalesce("
@@ -21,6 +24,7 @@ _BEYOND = (
     "JOIN chunk c ON c.chunk = m.chunk WHERE m.ino = ? AND m.idx >= ? AND m.chunk < ? ORDER BY m.idx LIMIT ?)"
 )
 _AT = f"SELECT {LENGTH} FROM map m JOIN chunk c ON c.chunk = m.chunk WHERE m.ino = ? AND m.idx = ?"
+_OF = f"SELECT c.ino, {LENGTH} FROM chunk c WHERE c.chunk = ?"
 _MISSED = (
     f"SELECT coalesce(sum({LENGTH}), 0) - i.held FROM inode i LEFT JOIN map m ON m.ino = i.ino "
     "LEFT JOIN chunk c ON c.chunk = m.chunk WHERE i.ino = ?"
@@ -45,6 +49,16 @@ def without(database: Database, ino: Ino, index: int) -> None:
     """The version at one place is about to be replaced by one that shows nothing of it."""
     row = database.one(_AT, (ino, index))
     add(database, ino, 0 if row is None else -row[0])
+
+
+@contextmanager
+def clipping(database: Database, chunk: ChunkId) -> Iterator[None]:
+    """What a live version loses inside, its file no longer holds."""
+    before = database.one(_OF, (chunk,))
+    yield
+    after = database.one(_OF, (chunk,))
+    if before is not None and after is not None:
+        add(database, before[0], after[1] - before[1])
 
 
 def count_anew(database: Database, ino: Ino) -> None:

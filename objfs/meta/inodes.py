@@ -193,11 +193,10 @@ class Inodes:
 
     # --- sizes -------------------------------------------------------------------------
 
-    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int, *, clipped: int = 0) -> bool:
+    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         """See the port.  Chunks that are left for later are invisible at once."""
         with self._db:
             self.set_size(ino, size)
-            held.add(self._db, ino, -clipped)
             when = divmod(now_ns, NS)
             self._db.run(
                 "UPDATE inode SET mtime_s = ?, mtime_ns = ?, ctime_s = ?, ctime_ns = ? WHERE ino = ?",

@@ -209,8 +209,8 @@ class MetaDatabase:
     ) -> None:
         self._dirty.record_write(ino, size, now_ns, ranges, clear_suid=clear_suid)
 
-    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int, *, clipped: int = 0) -> bool:
-        return self._inodes.truncate(ino, size, now_ns, limit, clipped=clipped)
+    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
+        return self._inodes.truncate(ino, size, now_ns, limit)
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:
         self._dirty.clip(chunk, length)

@@ -73,7 +73,7 @@ class MemoryTable:
             self.ranges[one.chunk].append(one._replace(boot=self.boot))
         self.sizes[ino] = max(size, self.sizes.get(ino, 0))
 
-    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int, *, clipped: int = 0) -> bool:
+    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         self.sizes[ino] = size
         self.live = {
             key: chunk for key, chunk in self.live.items() if key[0] != ino or key[1] * self.chunk_size < size

@@ -458,11 +458,11 @@ class MemoryInodeTable:
         before = self._rows.dirty.get(one.chunk, ())
         self._rows.dirty[one.chunk] = (*before, one._replace(boot=self._boot, grown=0))
 
-    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int, *, clipped: int = 0) -> bool:
+    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         if not 0 <= size <= FILE_SIZE_MAX:
             raise (InvalidArgument if size < 0 else FileTooBig)(str(size))
         attr = self._touch(ino, now_ns, content=True)
-        self._rows.inodes[ino] = attr._replace(size=size, held=attr.held - clipped)
+        self._rows.inodes[ino] = attr._replace(size=size)
         if ino in self._rows.durable:
             self._rows.durable[ino] = min(size, self._rows.durable[ino])
         keep_from = -(-size // self._chunk_size)
@@ -477,7 +477,7 @@ class MemoryInodeTable:
         return len(beyond) <= limit
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:
-        row = self._rows.chunks[chunk]
+        row, before = self._rows.chunks[chunk], self._length(chunk)
         self._rows.chunks[chunk] = replace(row, base_size=min(row.base_size, length))
         kept = []
         for one in self._rows.dirty.get(chunk, ()):
@@ -488,6 +488,7 @@ class MemoryInodeTable:
                 data = None if one.data is None else one.data[:keep]
                 kept.append(one._replace(length=keep, checksum=None, data=data))
         self._rows.dirty[chunk] = tuple(kept)
+        self._hold(row.ino, self._length(chunk) - before)
 
     # --- dirty -------------------------------------------------------------------------
 

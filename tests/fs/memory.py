@@ -106,7 +106,7 @@ class MemoryTables:
         self.xattrs: dict[Ino, dict[bytes, bytes]] = {}
         self.live: dict[Ino, dict[int, ChunkId]] = {}
         self.versions: dict[ChunkId, Chunk] = {}
-        self.lengths: dict[ChunkId, int] = {}
+        self.written: dict[ChunkId, tuple[tuple[int, int], ...]] = {}
         self.unfinished: dict[Ino, int] = {}
         self.dropped: list[ChunkId] = []
         self.last = 1
@@ -350,31 +350,30 @@ class MemoryTables:
         chunk = Chunk(ChunkId(self._number()), ino, index, ChunkState.DIRTY, None, base, base_size)
         self.versions[chunk.chunk] = chunk
         chunks[index] = chunk.chunk
-        self.lengths[chunk.chunk] = base_size
         return chunk
 
     def record_write(
         self, ino: Ino, size: int, now_ns: int, ranges: Sequence[DirtyRange], *, clear_suid: bool = False
     ) -> None:
         attr = self._touch(ino, now_ns, content=True)
-        held = attr.held + sum(one.grown for one in ranges)
-        self.inodes[ino] = attr._replace(size=max(attr.size, size), held=held)
+        self.inodes[ino] = attr._replace(size=max(attr.size, size))
         for one in ranges:
-            self.lengths[one.chunk] = max(self.lengths[one.chunk], one.offset + one.length)
+            self._hold(ino, one.grown)
+            before = self.written.get(one.chunk, ())
+            self.written[one.chunk] = (*before, (one.offset, one.offset + one.length))
         if clear_suid:
             self.inodes[ino] = self.inodes[ino]._replace(mode=attr.mode & ~stat.S_ISUID)
 
-    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int, *, clipped: int = 0) -> bool:
+    def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         attr = self._touch(ino, now_ns, content=True)
-        self.inodes[ino] = attr._replace(size=size, held=attr.held - clipped)
+        self.inodes[ino] = attr._replace(size=size)
         return self._cut(ino, size, limit)
 
     def _cut(self, ino: Ino, size: int, limit: int) -> bool:
         chunks = self.live.get(ino, {})
         beyond = sorted((i for i in chunks if i * self.chunk_size >= size), reverse=True)
         for index in beyond[:limit]:
-            attr = self.inodes[ino]
-            self.inodes[ino] = attr._replace(held=attr.held - self.lengths[chunks[index]])
+            self._hold(ino, -self._length(chunks[index]))
             self._free(chunks.pop(index))
         if len(beyond) > limit:
             self.unfinished[ino] = size
@@ -383,9 +382,18 @@ class MemoryTables:
         return True
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:
-        row = self.versions[chunk]
+        row, before = self.versions[chunk], self._length(chunk)
         self.versions[chunk] = replace(row, base_size=min(row.base_size, length))
-        self.lengths[chunk] = min(self.lengths[chunk], length)
+        kept = [(start, min(end, length)) for start, end in self.written.get(chunk, ()) if start < length]
+        self.written[chunk] = tuple(kept)
+        self._hold(row.ino, self._length(chunk) - before)
+
+    def _length(self, chunk: ChunkId) -> int:
+        return max([self.versions[chunk].base_size, *(end for _, end in self.written.get(chunk, ()))])
+
+    def _hold(self, ino: Ino, more: int) -> None:
+        attr = self.inodes[ino]
+        self.inodes[ino] = attr._replace(held=attr.held + more)
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:
         raise AssertionError("not for fs")

@@ -97,6 +97,14 @@ async def test_a_file_holds_its_chunks_up_to_their_ends(file: File) -> None:
     assert file.held == 0
 
 
+async def test_truncating_before_the_first_byte_of_a_chunk_leaves_a_hole(file: File) -> None:
+    await file.write(1000, b"x" * 500)
+    await file.truncate(700)
+    assert file.held == 0
+    await file.write(0, b"y")
+    assert file.held == 1
+
+
 async def test_a_dense_file_holds_its_size_whatever_the_order_of_writes(file: File) -> None:
     for number in (3, 0, 5, 1, 4, 2):
         await file.write(number * CHUNK // 2, bytes(CHUNK // 2))

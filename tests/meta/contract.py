@@ -571,8 +571,8 @@ class ChunkContract:
         table.record_write(ino, 60, 1, [DirtyRange(chunk, 0, 20, 1), DirtyRange(chunk, 10, 20, 2)])
         table.record_write(ino, 60, 1, [DirtyRange(chunk, 40, 20, 3, grown=10)])
         table.commit_inline(chunk, [(20, b"0123456789")])
+        assert table.get(ino).held == 60
         table.clip_chunk(chunk, 25)
-        table.truncate(ino, 25, 2, 9, clipped=35)
         assert table.get(ino).held == 25
         assert [(one.offset, one.length, one.checksum, one.data) for one in table.dirty_ranges(chunk)] == [
             (0, 20, 1, None),
@@ -609,7 +609,7 @@ class ChunkContract:
         table.record_write(ino, 180, 1, [DirtyRange(chunk.chunk, 150, 30, 1, grown=30)])
         assert table.durable_size(ino) == 100
         table.clip_chunk(chunk.chunk, 60)
-        table.truncate(ino, 60, 1, 9, clipped=120)
+        table.truncate(ino, 60, 1, 9)
         assert table.durable_size(ino) == 60
 
     def test_stored_bytes_are_durable(self, table: Table) -> None:
@@ -684,9 +684,20 @@ class ChunkContract:
         assert table.get(ino).held == CHUNK + 150
         table.truncate(ino, FILE_SIZE_MAX, 1, 9)
         assert table.get(ino).held == CHUNK + 150
-        table.begin_chunk(ino, 0, dense.chunk, 10)
-        assert table.truncate(ino, 10, 2, 9, clipped=CHUNK - 10)
-        assert table.get(ino).held == 10
+        clipped = table.begin_chunk(ino, 9, sparse.chunk, 150)
+        table.record_write(ino, 10 * CHUNK, 2, [DirtyRange(clipped.chunk, 140, 60, 1, grown=50)])
+        assert table.get(ino).held == CHUNK + 200
+        table.clip_chunk(clipped.chunk, 145)
+        assert table.get(ino).held == CHUNK + 145
+        assert table.truncate(ino, CHUNK, 3, 9)
+        assert table.get(ino).held == CHUNK
+
+    def test_a_chunk_that_is_clipped_before_its_first_byte_holds_nothing(self, table: Table) -> None:
+        ino = mkfile(table, ROOT, b"f")
+        chunk = table.begin_chunk(ino, 0, None, 0).chunk
+        table.record_write(ino, 60, 1, [DirtyRange(chunk, 40, 20, 3, grown=60)])
+        table.clip_chunk(chunk, 30)
+        assert table.get(ino).held == 0
 
     def test_truncates_within_a_truncate(self, table: Table) -> None:
         ino = mkfile(table, ROOT, b"f")
