@@ -46,7 +46,7 @@ bench: packages $(VENV)/.stamp-dev ## the table of workloads: floor, local direc
 	@$(BIN)/python -m bench.run $(ARGS)
 
 posix: packages test-packages $(VENV)/.stamp-dev ## the POSIX contract with a directory of 100,000 names (in `make test` it is small)
-	@OBJFS_POSIX_ENTRIES=100000 $(BIN)/python -bb -m pytest tests/posix $(ARGS)
+	@OBJFS_POSIX_ENTRIES=100000 $(BIN)/python -bb -m pytest -o faulthandler_timeout=900 tests/posix $(ARGS)
 
 roundtrip: packages test-packages $(VENV)/.stamp-dev ## a real tree onto a volume and back on a "new machine", with damage
 	@$(BIN)/python -m tests.system.roundtrip $(ARGS)

@@ -5,6 +5,8 @@ about the page cache.  Knows no rule of POSIX.
 
 - Every answer that carries an inode counts as one lookup of it, but for '.' and '..' of a listing.
 - Offsets of a listing: 0 begins, 1 is after '.', 2 after '..', above that the cookies of entries.
+- The kernel looks '.' up, of files too, when it opens a file handle (open_by_handle_at(2), an NFS server)
+  whose inode it has forgotten.
 - ``flush`` and ``poll`` are left to pyfuse3, which answers ENOSYS once: the kernel then stops asking,
   and a close costs no request.
 - The page cache is kept from one open to the next, because all changes pass through it; except while
@@ -101,6 +103,8 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         view, parent = self._at(parent_inode)
+        if name == b".":
+            return view.known(_living(view.fs.getattr(parent)))
         try:
             return view.known(view.fs.lookup(parent, name))
         except NotFound:
@@ -322,6 +326,13 @@ class Operations(pyfuse3.Operations):
 
     def _by_handle(self, fh: int) -> tuple[FileSystem, int]:
         return self._view_of(fh).fs, fh & HANDLE_MASK
+
+
+def _living(attr: Attr) -> Attr:
+    """An inode that still has a name: by number alone nobody gets hold of another."""
+    if not attr.nlink:
+        raise StaleHandle(f"inode {attr.ino} has no name any more")
+    return attr
 
 
 def _caller(ctx: pyfuse3.RequestContext) -> Caller:

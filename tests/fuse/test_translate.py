@@ -225,3 +225,14 @@ async def test_two_views_do_not_meet() -> None:
             await gone
         assert caught.value.errno == StaleHandle.errno
     await operations.forget([(there.st_ino, 1)])
+
+
+async def test_lookup_of_a_dot_is_by_number_also_of_a_file(fs: FileSystem) -> None:
+    """A file handle becomes an inode again; one without a name is nobody's any more."""
+    operations = Operations(fs)
+    ino = fs.create(ROOT, b"handled", 0o644, os.O_RDWR, Caller(0, 0))[1].ino
+    assert (await operations.lookup(ino, b".", CTX)).st_ino == ino
+    fs.unlink(ROOT, b"handled")
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await operations.lookup(ino, b".", CTX)
+    assert caught.value.errno == errno.ESTALE
