@@ -300,7 +300,8 @@ class _Opening:
             "local state verdict=%s clean=%s sequence=%d", verdict.value, clean, newest.manifest.sequence
         )
         if verdict not in (Verdict.SAME, Verdict.OWN):
-            await self._clear(clean)
+            # A clean mark means that the buckets had everything; where they went back they do not.
+            await self._clear(clean and verdict is not Verdict.AHEAD)
         with ExitStack() as undo:
             replica = self._open_replica(newest.manifest)
             undo.callback(replica.close)
@@ -366,14 +367,14 @@ class _Opening:
         home = self._home
         holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
         # Without checkpoint.json the table is what an interrupted recovery left.
-        unfinished = read_progress(home) is None and not holds_data
-        if clean or unfinished or not home.database_path.exists():
+        unfinished = read_progress(home) is None or not home.database_path.exists()
+        if clean or (unfinished and not holds_data):
             await trio.to_thread.run_sync(home.remove_contents)
             return
         stamp = f"{self._clock.now_ns() // 1_000_000_000}"
         self._salvage = await trio.to_thread.run_sync(self._home.set_aside, stamp)
         log.error(
-            "local state was overtaken by another machine and is kept at %s: files written here and never "
-            "uploaded are only there",
+            "local state is not that of the buckets and is kept at %s: files written here and never uploaded "
+            "are only there",
             self._salvage,
         )

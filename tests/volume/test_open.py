@@ -170,10 +170,10 @@ async def test_a_crash_right_after_publishing_is_our_own_moment(tmp_path: Path) 
         rig.create(b"one")
 
         def crash(_attempt: object) -> None:
-            raise OSError("the process dies here")
+            raise ValueError("the process dies here")
 
         rig.checkpointer._settle_files = crash  # type: ignore[method-assign, assignment]
-        with pytest.raises(OSError, match="dies"):
+        with pytest.raises(ValueError, match="dies"):
             await rig.checkpointer.flush()
         rig.create(b"two")
     rig.vanish()
@@ -212,6 +212,36 @@ async def test_buckets_that_went_back_in_time_are_noticed(tmp_path: Path) -> Non
     volume = await cloud.open(rig.volume.home, OTHER)
     assert volume.verdict is Verdict.AHEAD
     assert volume.salvage is not None
+    await volume.close(clean=False, settled=True)
+
+
+async def test_a_clean_state_that_the_buckets_lost_is_kept_aside(tmp_path: Path) -> None:
+    """What only this machine still has is not removed because it had been uploaded once."""
+    cloud = Cloud(tmp_path)
+    rig = await used(cloud)
+    rig.vanish()
+    async with running(await cloud.open(rig.volume.home)) as again:
+        await again.leave()
+    newest = again.checkpointer.moment
+    assert newest is not None
+    for name in cloud.names:
+        await cloud.memory.open(name).delete(layout.manifest_name(newest.manifest.sequence))
+    volume = await cloud.open(rig.volume.home, OTHER)
+    assert volume.verdict is Verdict.AHEAD
+    assert volume.salvage is not None
+    assert (volume.salvage / "meta.db").exists()
+    await volume.close(clean=False, settled=True)
+
+
+async def test_the_cache_is_kept_aside_where_the_table_is_gone(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    rig = await used(cloud)
+    rig.vanish()
+    rig.volume.home.database_path.unlink()
+    volume = await cloud.open(rig.volume.home)
+    assert volume.verdict is Verdict.MISSING
+    assert volume.salvage is not None
+    assert any(path.is_file() for path in (volume.salvage / "cache").rglob("*"))
     await volume.close(clean=False, settled=True)
 
 
