@@ -300,7 +300,9 @@ class _Opening:
             "local state verdict=%s clean=%s sequence=%d", verdict.value, clean, newest.manifest.sequence
         )
         if verdict not in (Verdict.SAME, Verdict.OWN):
-            await self._clear(clean)
+            # Such a mark means that the buckets had everything; where they went back they do not.
+            copied = clean or self._home.is_mirror()
+            await self._clear(copied and verdict is not Verdict.AHEAD)
         with ExitStack() as undo:
             replica = self._open_replica(newest.manifest)
             undo.callback(replica.close)
@@ -365,13 +367,13 @@ class _Opening:
         self._tell("comparing the inode table with its last checkpoint")
         return await trio.to_thread.run_sync(replica.diff, self._home.database_path)
 
-    async def _clear(self, clean: bool) -> None:
+    async def _clear(self, worthless: bool) -> None:
         """Makes room for a recovery; what may hold data that was never uploaded is kept."""
         home = self._home
         holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
         # Without checkpoint.json the table is what an interrupted recovery left.
-        unfinished = read_progress(home) is None and not holds_data
-        if clean or home.is_mirror() or unfinished or not home.database_path.exists():
+        unfinished = read_progress(home) is None or not home.database_path.exists()
+        if worthless or (unfinished and not holds_data):
             await trio.to_thread.run_sync(home.remove_contents)
             return
         stamp = f"{self._clock.now_ns() // 1_000_000_000}"

@@ -217,6 +217,36 @@ async def test_buckets_that_went_back_in_time_are_noticed(tmp_path: Path) -> Non
     await volume.close(clean=False, settled=True)
 
 
+async def test_a_clean_state_that_the_buckets_lost_is_kept_aside(tmp_path: Path) -> None:
+    """What only this machine still has is not removed because it had been uploaded once."""
+    cloud = Cloud(tmp_path)
+    rig = await used(cloud)
+    rig.vanish()
+    async with running(await cloud.open(rig.volume.home)) as again:
+        await again.leave()
+    newest = again.checkpointer.moment
+    assert newest is not None
+    for name in cloud.names:
+        await cloud.memory.open(name).delete(layout.manifest_name(newest.manifest.sequence))
+    volume = await cloud.open(rig.volume.home, OTHER)
+    assert volume.verdict is Verdict.AHEAD
+    assert volume.salvage is not None
+    assert (volume.salvage / "meta.db").exists()
+    await volume.close(clean=False, settled=True)
+
+
+async def test_the_cache_is_kept_aside_where_the_table_is_gone(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    rig = await used(cloud)
+    rig.vanish()
+    rig.volume.home.database_path.unlink()
+    volume = await cloud.open(rig.volume.home)
+    assert volume.verdict is Verdict.MISSING
+    assert volume.salvage is not None
+    assert any(path.is_file() for path in (volume.salvage / "cache").rglob("*"))
+    await volume.close(clean=False, settled=True)
+
+
 async def test_a_reading_mount_takes_no_lease_and_writes_nothing(tmp_path: Path) -> None:
     cloud = Cloud(tmp_path)
     rig = await used(cloud)
