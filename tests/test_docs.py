@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,30 @@ def test_every_mount_option_is_documented(option: object) -> None:
     rows = (USER / "mount.md").read_text().splitlines()
     row = next((row for row in rows if re.match(rf"\| `{name}[`=]", row)), "")
     assert meaning in row
+
+
+def rows_of_semantics() -> list[str]:
+    """The rows of all tables, without their heads."""
+    lines = (USER / "semantics.md").read_text().splitlines()
+    return [line for line in lines if line.startswith("|") and not line.endswith(("| test |", "|---|"))]
+
+
+def names_of_tests(file: str) -> set[str]:
+    tree = ast.parse((REPOSITORY / "tests" / file).read_text())
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {function.name for function in functions if function.name.startswith("test_")}
+
+
+@pytest.mark.parametrize("row", rows_of_semantics(), ids=lambda row: row.split("|")[1].strip())
+def test_every_row_of_semantics_names_tests_that_exist(row: str) -> None:
+    _, what, here, tests, _ = row.split("|")
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
+    assert what.strip()
+    assert here.strip()
+    assert named, "no test holds to this row"
+    assert re.sub(r"`[\w/]+\.py::\w+`", "", tests).strip(" ,") == ""
+    for file, test in named:
+        assert test in names_of_tests(file), f"{file} has no {test}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
