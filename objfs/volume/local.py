@@ -3,11 +3,13 @@
 Owns the paths below it, ``volume.toml`` (buckets and settings, written by people too), ``state.json``
 (who this state directory is) and the lock.  Promises that files are replaced whole and durably, that
 ``volume.toml`` is mode 0600 and refuses unknown keys at every level by their full name, and that one
-process at a time holds the lock.  Contents of other files belong to their own modules.
+process of the machine at a time holds the lock, of copies of the directory too.  Contents of other files
+belong to their own modules.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import json
@@ -15,6 +17,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -55,12 +58,27 @@ class State:
 
 
 class Lock:
-    """An flock held on the state directory until ``release``."""
+    """An flock held on the state directory until ``release``, and its id as long as nobody else has it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
+        self._name: socket.socket | None = None
+
+    def claim(self, state: State) -> bool:
+        """Whether no other process of this machine runs on a copy of the state directory.
+
+        A socket without a file: the kernel frees its name with the process.
+        """
+        self._name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self._name.bind(f"\0objfs-state-{state.state_id.hex()}")
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+        return True
 
     def release(self) -> None:
+        if self._name is not None:
+            self._name.close()
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -122,7 +140,8 @@ class VolumeHome:
         return state
 
     def lock(self) -> Lock:
-        """Takes the lock.  Raises HeldElsewhere naming the process that has it."""
+        """Takes the lock.  Raises HeldElsewhere naming the process that has it, and where a copy of this
+        directory is in use on this machine."""
         descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,9 +149,15 @@ class VolumeHome:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise HeldElsewhere(f"volume {self.name} is in use here by process {holder or '?'}") from None
+        lock, state = Lock(descriptor), self.read_state()
+        if state is not None and not lock.claim(state):
+            lock.release()
+            raise HeldElsewhere(
+                f"volume {self.name} is in use by a mount that runs on a copy of {self.path}; unmount it"
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-        return Lock(descriptor)
+        return lock
 
     def mark_clean(self) -> None:
         """Says that all of the local state is in the last published manifest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from dataclasses import fields
 from pathlib import Path
@@ -103,6 +104,19 @@ def test_one_process_holds_the_lock(tmp_path: Path) -> None:
     lock.release()
     lock.release()
     home.lock().release()
+
+
+def test_a_copy_of_a_state_directory_in_use_is_refused(tmp_path: Path) -> None:
+    home = VolumeHome(tmp_path / "one", "v")
+    home.create()
+    home.new_state(b"v" * 16)
+    shutil.copytree(home.path, tmp_path / "two" / "v")
+    copy = VolumeHome(tmp_path / "two", "v")
+    lock = home.lock()
+    with pytest.raises(HeldElsewhere, match=f"copy of {copy.path}"):
+        copy.lock()
+    lock.release()
+    copy.lock().release()
 
 
 def test_state_is_drawn_once_and_read_back(tmp_path: Path) -> None:
