@@ -112,19 +112,19 @@ class VersionFiles:
         for chunk in list(self._open):
             self.close_file(chunk)
 
-    def walk(self) -> Iterator[tuple[Path, ChunkId | None]]:
+    def walk(self) -> Iterator[tuple[os.DirEntry[str], ChunkId | None]]:
         """All files below the directory with the version each belongs to (None: not one of ours)."""
         for folder in sorted(self.directory.iterdir()):
             if folder.is_dir():
-                for path in folder.iterdir():
-                    mine = _NAME.fullmatch(path.name) is not None
-                    chunk = ChunkId(int(path.name, 16)) if mine else None
-                    yield path, chunk if chunk is not None and self.path(chunk) == path else None
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        mine = _NAME.fullmatch(entry.name) is not None and entry.name[-4:-2] == folder.name
+                        yield entry, ChunkId(int(entry.name, 16)) if mine else None
 
     def disk_bytes(self, chunk: ChunkId) -> int:
         """What a version's file takes on the disk; 0 when there is none."""
         try:
-            return self.path(chunk).stat().st_blocks * 512
+            return os.stat(self.path(chunk)).st_blocks * 512
         except FileNotFoundError:
             return 0
 

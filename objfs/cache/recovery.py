@@ -10,6 +10,7 @@ first read verifies (I4).  Files of nobody are removed.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -85,26 +86,26 @@ class Recovery:
 
     def run(self) -> RecoveryReport:
         """Raises OSError when the cache directory cannot be read or synced."""
-        paths = dict(self._paths())
+        files = dict(self._found())
         dirty = self._table.dirty_chunks()
         for row in dirty:
             self._recover_dirty(row)
         self._shorten()
         self._adopt_foreign()
         self._count_held()
-        clean, removed = self._recover_clean(paths)
+        clean, removed = self._recover_clean(files)
         report = RecoveryReport(len(dirty), clean, sum(self._lost.values()), tuple(self._lost), removed)
         log.info("cache recovered: %s", report)
         return report
 
-    def _paths(self) -> list[tuple[ChunkId, Path]]:
+    def _found(self) -> list[tuple[ChunkId, os.DirEntry[str]]]:
         found = []
-        for path, chunk in self._files.walk():
+        for entry, chunk in self._files.walk():
             if chunk is None:
-                log.warning("unknown file removed from the cache: name=%s", path.name)
-                path.unlink()
+                log.warning("unknown file removed from the cache: name=%s", entry.name)
+                os.unlink(entry)
             else:
-                found.append((chunk, path))
+                found.append((chunk, entry))
         return found
 
     # --- dirty ---
@@ -224,28 +225,28 @@ class Recovery:
 
     # --- clean ---
 
-    def _recover_clean(self, paths: dict[ChunkId, Path]) -> tuple[int, int]:
+    def _recover_clean(self, files: dict[ChunkId, os.DirEntry[str]]) -> tuple[int, int]:
         """Entries for files with checksums of versions that are still stored; the others go."""
         sums = self._ledger.load()
         removed = 0
-        for chunk, path in paths.items():
+        for chunk, file in files.items():
             if chunk in self._shelf.entries:
                 continue
             row = self._table.chunk(chunk) if chunk in sums else None
             if row is None or row.location is None:
-                path.unlink()
+                os.unlink(file)
                 removed += 1
                 continue
-            self._warm(row, sums[chunk])
+            self._warm(row, sums[chunk], file.stat().st_blocks * 512)
         self._ledger.restart(self.sums)
         return len(self.sums), removed
 
-    def _warm(self, row: Chunk, frames: dict[tuple[int, int], int]) -> None:
+    def _warm(self, row: Chunk, frames: dict[tuple[int, int], int], disk_bytes: int) -> None:
         entry = Entry(row.chunk, row.ino, None, 0.0)
         for offset, length in frames:
             entry.holds(offset, offset + length)
         entry.unverified = entry.present.copy()
-        entry.slack = self._slack(entry)
+        entry.slack = max(0, disk_bytes - entry.touched.total)
         self._shelf.warm(entry)
         self.sums[row.chunk] = frames
 
