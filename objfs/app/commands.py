@@ -54,6 +54,7 @@ class Commands:
                 await self._engine.fs.sync()
             else:
                 await self._engine.flush()
+                await self._engine.catch_up()
         return {}
 
     async def umount(self, request: Message, report: Report) -> Message:

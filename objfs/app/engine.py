@@ -16,6 +16,7 @@ import trio
 
 from objfs.app.buckets import OpenBucket, opened
 from objfs.app.clock import SystemClock
+from objfs.app.follow import Following
 from objfs.app.footprint import Footprint, log_limit
 from objfs.app.options import MountOptions
 from objfs.app.room import Room
@@ -80,7 +81,7 @@ class Engine:
         self.clean = False
         self.clock = clock
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate)
-        self._footprint = Footprint(volume.home, volume.meta.log, settings.cache_size)
+        self._footprint = Footprint(volume.home, volume.meta, settings.cache_size)
         self.cache = self._make_cache()
         self.reaper = self._make_reaper()
         self.pin = self._make_pin()
@@ -89,6 +90,7 @@ class Engine:
         self.checkpointer = self._make_checkpointer()
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.fs = self._make_fs(options)
+        self.following = self._make_following() if options.follow else None
         self.operations = Operations(self.fs, writeback=options.writeback, acl=options.acl)
         self._upkeep = self._make_upkeep()
         self._mutations.on_many = self._upkeep.look
@@ -173,6 +175,9 @@ class Engine:
             self.table, self.cache, settings, self._mutations, self.clock, barrier, self.room.capacity
         )
 
+    def _make_following(self) -> Following:
+        return Following(self.volume, self.fs, self.pin, self.clock, self.settings.follow_interval)
+
     def _make_upkeep(self) -> Upkeep:
         limit = log_limit(self.settings.cache_size)
         self.table.limit_log(limit)
@@ -231,6 +236,11 @@ class Engine:
         if self.checkpointer is not None:
             await self.checkpointer.flush()
 
+    async def catch_up(self) -> None:
+        """Returns when a mount that follows shows the newest moment there is; see Following."""
+        if self.following is not None:
+            await self.following.catch_up()
+
     async def flush_if_possible(self) -> None:
         """One try; what fails is tried again by ``finish``."""
         try:
@@ -259,6 +269,8 @@ class Engine:
     async def close(self) -> None:
         """Gives everything back.  Without a clean end a lease that is ours stays, for the next mount here."""
         self.cache.close()
+        if self.following is not None:
+            self.following.close()
         if self.pin is not None:
             await self.pin.remove()
         settled = self.checkpointer is None or self.checkpointer.settled
@@ -295,6 +307,7 @@ async def opened_engine(order: Order, note: Callable[[str], None]) -> AsyncItera
     async with opened(config.buckets, settings) as buckets:
         wanted = OpenOptions(
             read_only=order.options.read_only,
+            follow=order.options.follow,
             take_over=order.options.take_over,
             force=order.options.force,
             lease_interval_s=settings.lease_interval,

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from objfs.meta import WAL_SOFT_LIMIT, PageLog
+from objfs.meta import WAL_SOFT_LIMIT, MetaDatabase
 from objfs.volume.local import VolumeHome
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,9 @@ def log_limit(cap: int) -> int:
 class Footprint:
     """Bytes of one state directory outside ``cache/``'s versions.  On the loop's thread."""
 
-    def __init__(self, home: VolumeHome, pages: PageLog, cap: int) -> None:
+    def __init__(self, home: VolumeHome, table: MetaDatabase, cap: int) -> None:
         self._home = home
-        self._pages = pages
+        self._table = table
         self._cap = cap
         self._log_room = LOG_SLACK * log_limit(cap)
         self._warned = False
@@ -46,12 +46,12 @@ class Footprint:
 
     def bytes(self) -> int:
         """To be counted against the cap now."""
-        total = self._rest + max(self._pages.size, self._log_room)
+        total = self._rest + max(self._table.log.size, self._log_room)
         return min(total, self._cap // MOST)
 
     def refresh(self) -> None:
         """Measures all but the log."""
-        self._rest = sum(map(_allocated, self._files())) + self._pages.spool_bytes
+        self._rest = sum(map(_allocated, self._files())) + self._table.log.spool_bytes
         if self._rest > self._cap // MOST and not self._warned:
             self._warned = True
             log.warning(

@@ -122,6 +122,7 @@ class Life:
             uploading_bytes=cache.uploading,
             upload_error=cache.last_error or "",
             checkpoint=checkpoint_status(engine),
+            follow=engine.following.status() if engine.following is not None else {},
             redundancy=judge(engine.header.code, engine.header.tolerance, buckets),
             buckets=buckets,
             cache=cache_status(engine),

@@ -22,6 +22,7 @@ from objfs.app.commands import Commands
 from objfs.app.control import ControlServer, listen
 from objfs.app.daemon import Readiness, in_background
 from objfs.app.engine import Engine, Order, opened_engine
+from objfs.app.follow import Following
 from objfs.app.life import Life
 from objfs.app.options import MountOptions
 from objfs.app.systemd import Notifier
@@ -178,8 +179,29 @@ async def _answer_the_kernel(plan: MountPlan, life: Life, engine: Engine, readin
     try:
         life.mounted()
         readiness.ready()
-        await session.serve()
+        if engine.following is None:
+            await session.serve()
+        else:
+            await _serve_and_follow(session, engine.following)
         clean = True
     finally:
         # A mount that fails must answer with errors: only an orderly end may free the directory.
         session.close(unmount=clean or life.killed)
+
+
+async def _serve_and_follow(session: Session, following: Following) -> None:
+    """Requests are answered until the worker that tells the kernel something has returned: it may wait for an
+    answer, where no signal reaches it."""
+    serving = trio.CancelScope(shield=True)
+
+    async def follow() -> None:
+        try:
+            await following.run(session)
+        finally:
+            serving.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow)
+        with serving:
+            await session.serve()
+        nursery.cancel_scope.cancel()

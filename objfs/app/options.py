@@ -65,6 +65,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_read", Effect.IGNORED, "The same.", "BYTES"),
     Option("remount", Effect.OWN, "Change the options of a running mount: handed to the kernel."),
     Option("allow_other", Effect.OWN, "Other users may use the mount, as permissions say."),
+    Option("follow", Effect.OWN, "Read only, and goes on to newer moments as they are published."),
     Option("writeback", Effect.OWN, "Let the kernel delay writes: faster, and only fsync promises order."),
     Option("subdir", Effect.OWN, "Mount only this directory of the volume.", "PATH"),
     Option("take_over", Effect.OWN, "Take the volume from a machine that is gone."),
@@ -81,6 +82,7 @@ class MountOptions:
 
     kernel: tuple[str, ...] = ()
     read_only: bool = False
+    follow: bool = False
     allow_other: bool = False
     acl: bool = True
     writeback: bool = False
@@ -99,7 +101,7 @@ def parse(texts: Iterable[str]) -> MountOptions:
     for text in texts:
         for item in filter(None, text.split(",")):
             options = _apply(options, *item.partition("=")[::2])
-    return options
+    return _kernel(options, "ro") if options.follow else options
 
 
 def _apply(options: MountOptions, name: str, value: str) -> MountOptions:
@@ -137,6 +139,7 @@ def _own(options: MountOptions, name: str, value: str) -> MountOptions:
         return replace(options, acl=name == "acl")
     return replace(options, remount=options.remount or name == "remount",
                    allow_other=options.allow_other or name == "allow_other",
+                   follow=options.follow or name == "follow",
                    writeback=options.writeback or name == "writeback",
                    take_over=options.take_over or name == "take_over",
                    force=options.force or name == "force")  # fmt: skip

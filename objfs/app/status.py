@@ -77,6 +77,8 @@ class Status:
     uploading_bytes: int
     upload_error: str
     checkpoint: dict[str, JSON]
+    follow: dict[str, JSON]
+    """How a mount goes on to newer moments; empty where it does not."""
     redundancy: Redundancy
     buckets: tuple[BucketStatus, ...]
     cache: dict[str, JSON]

@@ -26,8 +26,8 @@ REAP_INTERVAL_S = 60.0
 
 
 class Upkeep:
-    """The services of one mount; without a checkpointer only the local disk is looked after.  ``log_limit``
-    is the size in bytes from which on the log is shortened."""
+    """The services of one mount; without a checkpointer nothing grows and the local disk is only measured.
+    ``log_limit`` is the size in bytes from which on the log is shortened."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Upkeep:
             self._wake = trio.Event()
             with trio.move_on_after(DISK_INTERVAL_S):
                 await self._wake.wait()
-            if self._pages.size > self._log_limit:
+            if self._checkpointer is not None and self._pages.size > self._log_limit:
                 try:
                     await self._shorten_log()
                 except (ObjfsError, OSError) as error:

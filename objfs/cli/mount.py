@@ -22,6 +22,7 @@ from objfs.volume.local import VolumeHome
 @click.option("-o", "options", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
 @click.option("--read-only", is_flag=True, help="Take no lease and write nothing (the same as -o ro).")
+@click.option("--follow", is_flag=True, help="Read only, and go on to newer moments (the same as -o follow).")
 @click.option("--subdir", default="", metavar="PATH", help="Mount only this directory of the volume.")
 @click.option("--make-dir", is_flag=True, help="Make DIRECTORY (mode 000) when it is missing.")
 @click.option("--take-over", is_flag=True, help="Take the volume from a machine that is gone.")
@@ -33,6 +34,7 @@ def mount(
     options: tuple[str, ...],
     foreground: bool,
     read_only: bool,
+    follow: bool,
     subdir: str,
     make_dir: bool,
     take_over: bool,
@@ -42,7 +44,7 @@ def mount(
     recovery_key_file: Path | None,
 ) -> int:
     """Mount volume NAME at DIRECTORY; returns when it is mounted."""
-    extra = ["ro"] if read_only else []
+    extra = [name for name, asked in (("ro", read_only), ("follow", follow)) if asked]
     asked = parse([*options, *extra])
     asked = replace(
         asked,

@@ -76,6 +76,7 @@ def describe(status: Fields) -> list[str]:
         f"safety       {_safety(status)}",
         f"redundancy   {_redundancy(status.object('redundancy'))}",
         f"checkpoint   {_checkpoint(status.object('checkpoint'))}",
+        *_follow(status.object("follow")),
         f"content      {status.integer('inodes')} inodes, {size(status.integer('content_bytes'))}",
         f"cache        {_cache(status.object('cache'))}",
         f"process      {status.integer('pid')}, {size(status.integer('memory_bytes'))} resident, "
@@ -122,6 +123,15 @@ def _checkpoint(checkpoint: Fields) -> str:
     error = checkpoint.text("last_error", 65536) if checkpoint.has("last_error") else ""
     failed = f"; the last try failed: {error}" if error else ""
     return f"number {checkpoint.integer('seq')}{made}{failed}"
+
+
+def _follow(follow: Fields) -> list[str]:
+    if not follow.value:
+        return []
+    looked, moments = age(follow.number("looked_s", 0, 1e12)), follow.integer("moments")
+    line = f"following    looked {looked} ago, went on to {moments} newer moments"
+    error = follow.text("last_error", 65536)
+    return [f"{line}; the last look failed: {error}" if error else line]
 
 
 def _cache(cache: Fields) -> str:

@@ -112,6 +112,10 @@ class FileSystem:
             raise ReadOnly("this mount is read-only")
         self._gate.check()
 
+    def known(self) -> list[Ino]:
+        """The inodes that the kernel may remember something of; it never learns of the root by a lookup."""
+        return [self.settings.root, *self._handles.known()]
+
     # --- attributes and sizes ----------------------------------------------------------
 
     async def setattr(self, ino: Ino, change: AttrChange, size: int | None, caller: Caller) -> Attr:

@@ -84,6 +84,10 @@ class Handles:
             self._drop(self._lookups, ino, count)
         return ino not in self._lookups
 
+    def known(self) -> list[Ino]:
+        """The inodes that the kernel knows."""
+        return list(self._lookups)
+
     def in_use(self, ino: Ino) -> bool:
         return ino in self._opens or ino in self._lookups
 

@@ -12,7 +12,8 @@ about the page cache.  Knows no rule of POSIX.
 - The page cache is kept from one open to the next, because all changes pass through it; except while
   the kernel remembers an inode that was opened with O_DIRECT for writing: asynchronous direct writes do
   not update pages that are read meanwhile, and every later open must begin with an empty cache.
-  O_DIRECT set later, by fcntl(2), is not seen here.
+  O_DIRECT set later, by fcntl(2), is not seen here.  What changed behind the kernel's back begins with an
+  empty cache at its next open too (``distrust``).
 - The kernel clears set-ID bits at a write by a setattr of its own, and capabilities (which it looks for
   before every write) by a removexattr; write requests name no caller.
 - With ``acl`` the kernel checks access by the lists that it asks for, and remembers them and their absence
@@ -25,7 +26,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import pyfuse3
@@ -84,6 +85,7 @@ class Operations(pyfuse3.Operations):
         self.views = Views(fs.settings.root)
         self._trees: dict[int, View] = {}
         self._direct: set[int] = set()
+        self._distrusted: set[int] = set()
         self.add_view(0, fs)
 
     # --- views -------------------------------------------------------------------------
@@ -95,6 +97,10 @@ class Operations(pyfuse3.Operations):
     def remove_view(self, slot: int) -> None:
         """What the kernel still knows of the tree answers ESTALE from now on."""
         del self._trees[slot]
+
+    def distrust(self, inodes: Iterable[Ino], slot: int = 0) -> None:
+        """The next open of each finds an empty page cache: its content changed, and nothing else tells so."""
+        self._distrusted.update(self.views.encode(slot, ino) for ino in inodes)
 
     # --- names -------------------------------------------------------------------------
 
@@ -123,6 +129,7 @@ class Operations(pyfuse3.Operations):
         view = self._trees.get(slot)
         if view is None or view.fs.forget(ino, count):
             self._direct.discard(number)
+            self._distrusted.discard(number)
 
     @guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
@@ -258,7 +265,8 @@ class Operations(pyfuse3.Operations):
     def _opened(self, number: int, handle: Handle) -> pyfuse3.FileInfo:
         if handle.writes and handle.flags & os.O_DIRECT:
             self._direct.add(number)
-        keep = self._settings.keep_cache and number not in self._direct
+        keep = self._settings.keep_cache and number not in self._direct and number not in self._distrusted
+        self._distrusted.discard(number)
         return pyfuse3.FileInfo(fh=_handle_number(number, handle), keep_cache=keep)
 
     @guarded

@@ -20,7 +20,7 @@ import trio
 from objfs.errors import BadSetting, MountPointUnusable
 from objfs.fuse import kernel
 from objfs.fuse.operations import Operations
-from objfs.model import Ino
+from objfs.meta.compare import Comparison
 
 MAX_TASKS = 128
 """Requests that are served at the same time.  Each task that has received a request keeps a buffer of
@@ -111,26 +111,33 @@ class Session:
             with suppress(OSError):  # taken away meanwhile
                 kernel.unmount(self._mountpoint)
 
-    async def invalidate(self, ino: Ino, *, slot: int = 0) -> None:
-        """The kernel drops what it remembers of an inode's attributes and pages.
+    async def forget(self, changes: Comparison, *, slot: int = 0) -> None:
+        """The kernel drops what it remembers of the attributes of inodes that changed, and of names that
+        came, went or lead elsewhere.  To be called after a change that did not pass through this mount.
 
-        To be called after a change that did not pass through this mount.  Runs in a thread, because
-        the kernel may first want requests answered.
+        Pages go without being asked: with the next attributes the kernel sees another size or time and drops
+        them in the program that reads.  Naming them here would wait, in the kernel and past any signal, for
+        reads that a bucket may hold up.  Files that changed under the same size and time lose their
+        pages at their next open.  Names wait for requests in the same directory, so this runs in a worker
+        while requests are answered.
         """
-        number = self._operations.views.encode(slot, ino)
-        await trio.to_thread.run_sync(_invalidate_inode, number)
+        self._operations.distrust(await trio.to_thread.run_sync(lambda: list(changes.rewritten())), slot)
+        encode = self._operations.views.encode
 
-    async def invalidate_entry(self, parent: Ino, name: bytes, *, slot: int = 0) -> None:
-        """The kernel forgets what it knows about one name."""
-        number = self._operations.views.encode(slot, parent)
-        await trio.to_thread.run_sync(_invalidate_entry, number, name)
+        def tell() -> None:
+            for ino in changes.inodes():
+                _forget_attributes(encode(slot, ino))
+            for parent, name in changes.names():
+                _forget_name(encode(slot, parent), name)
+
+        await trio.to_thread.run_sync(tell)
 
 
-def _invalidate_inode(number: int) -> None:
+def _forget_attributes(number: int) -> None:
     with suppress(FileNotFoundError):  # the kernel does not know it
-        pyfuse3.invalidate_inode(number)
+        pyfuse3.invalidate_inode(number, attr_only=True)
 
 
-def _invalidate_entry(number: int, name: bytes) -> None:
+def _forget_name(number: int, name: bytes) -> None:
     with suppress(FileNotFoundError):
         pyfuse3.invalidate_entry(number, name)

@@ -47,7 +47,7 @@ class FuseSettings:
     """What the kernel may remember, in seconds, and how the adapter behaves.
 
     The timeouts are long because a volume has one writer, and all it does passes through this kernel;
-    whoever changes the tree from elsewhere (a restore) says so with ``Session.invalidate``.
+    whoever changes the tree from elsewhere (another moment, a restore) says so with ``Session.forget``.
     ``negative_timeout`` is for names that do not exist.  ``block_size`` is what programs take as the
     best size for their buffers.  ``keep_cache`` lets the page cache outlive the last close of a file;
     files opened with O_DIRECT for writing are excepted (see ``operations``).

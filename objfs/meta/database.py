@@ -72,7 +72,8 @@ class Numbers:
 class Database:
     """A connection in autocommit mode with explicit transactions; it is its own transaction's context.
 
-    Used by the thread that made it only.  ``inodes`` and ``bytes`` count what the table holds.
+    Used by the thread that made it only, unless it is movable: then by one thread at a time.  ``inodes`` and
+    ``bytes`` count what the table holds.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -110,12 +111,12 @@ class Database:
         return cls(path, connection)
 
     @classmethod
-    def open(cls, path: Path) -> Database:
+    def open(cls, path: Path, *, movable: bool = False) -> Database:
         """An existing table, migrated.  Raises Unclean (none there), Corrupt, NewerFormat."""
         if not path.exists():
             raise Unclean(f"{path}: the inode table is missing; recover the volume from its buckets")
         try:
-            connection = _connect(path)
+            connection = _connect(path, movable=movable)
             try:
                 schema.check_version(connection)
                 schema.migrate(connection)
@@ -268,8 +269,10 @@ class Database:
         return self.generation - 1
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, cached_statements=_STATEMENTS)
+def _connect(path: Path, *, movable: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, isolation_level=None, cached_statements=_STATEMENTS, check_same_thread=not movable
+    )
     try:
         for pragma in _PRAGMAS:
             connection.execute(pragma)

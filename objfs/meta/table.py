@@ -88,9 +88,10 @@ class MetaDatabase:
         return table
 
     @classmethod
-    def open(cls, path: Path, *, boot_id: bytes) -> MetaDatabase:
-        """An existing table.  ``boot_id`` as the kernel names it.  Raises Unclean, Corrupt, NewerFormat."""
-        return cls(Database.open(path), boot_id)
+    def open(cls, path: Path, *, boot_id: bytes, movable: bool = False) -> MetaDatabase:
+        """An existing table.  ``boot_id`` as the kernel names it.  A movable one may be handed from thread to
+        thread: made ready in a worker, used on the loop.  Raises Unclean, Corrupt, NewerFormat."""
+        return cls(Database.open(path, movable=movable), boot_id)
 
     def close(self) -> None:
         """Moves the whole log into the file.  No take or backfill may be under way."""
@@ -103,6 +104,12 @@ class MetaDatabase:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def become(self, other: MetaDatabase) -> MetaDatabase:
+        """Is the table of ``other`` from now on, for everybody who holds this object; returns the one that it
+        was, still open.  Not inside a transaction."""
+        self.__dict__, other.__dict__ = other.__dict__, self.__dict__
+        return other
 
     def transaction(self) -> AbstractContextManager[None]:
         """Atomic; inner ones join the outer."""

@@ -104,6 +104,7 @@ class VolumeHome:
         self.mirror_path = self.path / "mirror"
         self.database_path = self.path / "meta.db"
         self.replica_path = self.path / "pages"
+        self.follow_paths = (self.path / "follow-1.db", self.path / "follow-2.db")
         self.cache_path = self.path / "cache"
         self.control_path = self.path / "control.sock"
 
@@ -208,6 +209,14 @@ class VolumeHome:
                 entry.unlink()
         sync_directory(self.path)
 
+    def remove_followed(self) -> None:
+        """Removes the tables of a mount that followed, with their logs; nobody may have them open."""
+        for path in self._followed():
+            path.unlink()
+
+    def _followed(self) -> list[Path]:
+        return [found for path in self.follow_paths for found in self.path.glob(f"{path.name}*")]
+
     def _free_place(self, name: str) -> Path:
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         return next(path for path in map(self.path.joinpath, names) if not path.exists())
@@ -217,7 +226,7 @@ class VolumeHome:
         # last: what a crash leaves of one is still of no value.
         names = [self.checkpoint_path, self.clean_path, self.deltas_path, self.database_path]
         names += [self.path / f"{self.database_path.name}{suffix}" for suffix in ("-wal", "-shm")]
-        names += [self.replica_path, self.cache_path, self.mirror_path]
+        names += [*self._followed(), self.replica_path, self.cache_path, self.mirror_path]
         return [path for path in names if path.exists()]
 
 

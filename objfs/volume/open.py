@@ -50,7 +50,7 @@ from objfs.volume.progress import (
 )
 from objfs.volume.published import Published, adopt, fence, read_newest
 from objfs.volume.quorum import BucketSet
-from objfs.volume.recover import catch_up, rebuild_table, replay
+from objfs.volume.recover import audited, catch_up, rebuild_table, replay
 from objfs.volume.shipping import Stack, read_stack
 
 log = logging.getLogger(__name__)
@@ -86,10 +86,12 @@ def judge(progress: Progress | None, newest: Published) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How a mount wants the volume.  ``take_over`` waits for a silent holder to be proven dead, ``force``
-    waits for nobody and accepts less than a majority and an older moment."""
+    """How a mount wants the volume.  ``follow`` needs local state without changes of its own.  ``take_over``
+    waits for a silent holder to be proven dead, ``force`` waits for nobody and accepts less than a
+    majority and an older moment."""
 
     read_only: bool = False
+    follow: bool = False
     take_over: bool = False
     force: bool = False
     lease_interval_s: float = 60.0
@@ -295,6 +297,7 @@ class _Opening:
 
     async def _table(self, newest: Published, *, writes: bool) -> _Found:
         clean = await trio.to_thread.run_sync(self._home.take_clean)
+        self._home.remove_followed()
         verdict = self._judge(newest)
         log.info(
             "local state verdict=%s clean=%s sequence=%d", verdict.value, clean, newest.manifest.sequence
@@ -318,16 +321,27 @@ class _Opening:
             await trio.to_thread.run_sync(write_progress, self._home, Progress(moment.mark))
             if writes:
                 await trio.to_thread.run_sync(self._home.clear_mirror)
-            elif carried is None or not carried.pages:
-                await trio.to_thread.run_sync(self._home.mark_mirror)
+            else:
+                await self._mirror(changed=carried is not None and len(carried.pages) > 0)
             undo.pop_all()
         return verdict, moment, replica, meta, carried
+
+    async def _mirror(self, *, changed: bool) -> None:
+        """A mount that reads leaves the local state as it is: is it all in the buckets?"""
+        if not changed:
+            await trio.to_thread.run_sync(self._home.mark_mirror)
+        elif self._options.follow and not self._home.is_mirror():
+            raise Unclean(
+                f"{self._home.path} holds changes that are not in the buckets, and following would throw "
+                "them away: mount the volume for writing first, and unmount it"
+            )
 
     async def _recover(self, manifest: Manifest, replica: Replica) -> tuple[Stack, MetaDatabase]:
         self._tell(f"recovering {manifest.page_count} pages of the inode table")
         stack = await replay(self._store, manifest, replica)
         path, boot = self._home.database_path, self._options.boot
-        return stack, await rebuild_table(self._store, manifest, replica, path, boot)
+        table = await rebuild_table(self._store, manifest, replica, path, boot)
+        return stack, await audited(table, manifest)
 
     def _judge(self, newest: Published) -> Verdict:
         progress = read_progress(self._home)

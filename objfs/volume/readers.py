@@ -131,6 +131,12 @@ class PinHolder:
         answers = await self._buckets.each(put, slots=asked, limit_s=self.pin.interval_s)
         self._note(answers)
 
+    async def move(self, sequence: int) -> None:
+        """From now on that moment is read; the voters are told at once."""
+        self.pin = replace(self.pin, sequence=sequence)
+        if self.allowed:
+            await self.renew()
+
     def _note(self, answers: Answers[None]) -> None:
         for slot, error in answers.errors.items():
             # A bucket that took a pin before may refuse for a while; one that never did is not asked again.

@@ -1,8 +1,8 @@
 """From a manifest back to an inode table.
 
-Owns the replay: base, deltas, digest, patch.  Promises that a table is handed out only when the keyed hash
-over all its pages is the manifest's, and that the newest image of a page wins whatever the number of
-deltas.  Does not choose the manifest.
+Owns the replay: base, deltas, digest, patch; and the way from one moment to a later one.  Promises that a
+table is handed out only when the keyed hash over all its pages is the manifest's, and that the newest image
+of a page wins whatever the number of deltas.  Does not choose the manifest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from objfs.store import layout
 from objfs.volume.blobs import BlobRef
 from objfs.volume.manifest import Manifest
 from objfs.volume.ports import BlobStore, Replica
-from objfs.volume.shipping import Stack, base_page_count, read_pages, read_patch
+from objfs.volume.shipping import Stack, base_page_count, delta_key, read_pages, read_patch
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +73,36 @@ async def catch_up(store: BlobStore, manifest: Manifest, replica: Replica) -> bo
     publishing and the replica.  False where that does not give the manifest's digest."""
     if manifest.deltas:
         await _apply(store, manifest, replica, manifest.deltas[-1].blobs, frozenset())
+    return stands_for(replica, manifest)
+
+
+async def advance(store: BlobStore, before: Manifest | None, manifest: Manifest, replica: Replica) -> None:
+    """Brings a replica of ``before`` to a later ``manifest`` by the deltas that are new, or else by all of it
+    (None: nobody knows what the replica holds).
+
+    Raises Corrupt, and what the store raises; then nobody knows what the replica holds.
+    """
+    if before is not None and before.base == manifest.base:
+        known = {delta_key(delta) for delta in before.deltas}
+        for delta in manifest.deltas:
+            if delta_key(delta) not in known:
+                await _apply(store, manifest, replica, delta.blobs, frozenset())
+        if stands_for(replica, manifest):
+            log.info("replica advanced from=%d to=%d", before.sequence, manifest.sequence)
+            return
+        log.warning("deltas do not lead from %d to %d: replayed", before.sequence, manifest.sequence)
+    await trio.to_thread.run_sync(replica.clear)
+    await replay(store, manifest, replica)
+
+
+def stands_for(replica: Replica, manifest: Manifest) -> bool:
+    """Whether the replica's pages give the manifest's digest."""
     return replica.digest == manifest.digest and replica.page_count == manifest.page_count
 
 
 def verify(replica: Replica, manifest: Manifest) -> None:
     """Raises Corrupt unless the replica's digest is the manifest's."""
-    if replica.digest != manifest.digest or replica.page_count != manifest.page_count:
+    if not stands_for(replica, manifest):
         raise Corrupt(
             f"{layout.manifest_name(manifest.sequence)}: its pages do not give its digest; run fsck, or "
             "recover the moment before it with --force"
@@ -88,18 +112,34 @@ def verify(replica: Replica, manifest: Manifest) -> None:
 async def rebuild_table(
     store: BlobStore, manifest: Manifest, replica: meta_replica.Replica, path: Path, boot: bytes
 ) -> MetaDatabase:
-    """An open inode table from a replica that stands for ``manifest``: pages, then the patch, then the audit.
+    """An open inode table from a replica that stands for ``manifest``: pages, then the patch.
 
-    Raises Corrupt when the table breaks one of its own rules.
+    Made in a worker: the loop is not held up.  Raises Corrupt, and what the store raises.
     """
     patch = await read_patch(store, manifest)
-    await trio.to_thread.run_sync(replica.restore, path)
-    table = MetaDatabase.open(path, boot_id=boot)
+
+    def make() -> MetaDatabase:
+        replica.restore(path)
+        table = MetaDatabase.open(path, boot_id=boot, movable=True)
+        try:
+            with table.transaction():
+                table.clear_local()
+                table.apply_patch(patch.segments, patch.placed)
+        except BaseException:
+            table.close()
+            raise
+        return table
+
+    table = await trio.to_thread.run_sync(make)
+    log.info("table made sequence=%d placed=%d", manifest.sequence, len(patch.placed))
+    return table
+
+
+async def audited(table: MetaDatabase, manifest: Manifest) -> MetaDatabase:
+    """The table, where it breaks none of its own rules.  Reads all of it, in a worker; closes it and raises
+    Corrupt otherwise."""
     try:
-        with table.transaction():
-            table.clear_local()
-            table.apply_patch(patch.segments, patch.placed)
-        findings = table.check()
+        findings = await trio.to_thread.run_sync(table.check)
         if findings:
             raise Corrupt(
                 f"{layout.manifest_name(manifest.sequence)}: the recovered table is damaged: {findings[0]} "
@@ -108,5 +148,4 @@ async def rebuild_table(
     except BaseException:
         table.close()
         raise
-    log.info("table recovered sequence=%d placed=%d", manifest.sequence, len(patch.placed))
     return table

@@ -75,6 +75,15 @@ SETTINGS: tuple[Setting, ...] = (
         'What fsync waits for: "local" this machine\'s disk, "bucket" a recoverable moment in the buckets.',
         choices=("local", "bucket"),
     ),
+    Setting(
+        "follow_interval",
+        "seconds",
+        60.0,
+        "Time between two looks for newer moments where a read-only mount follows; a look is one request to "
+        "one bucket, each in turn.",
+        1,
+        86400,
+    ),
     Setting("lease_interval", "seconds", 60.0, "Time between renewals of the lease.", 1, 3600),
     Setting("request_timeout", "seconds", 30.0, "Time allowed for one request to a bucket.", 0.1, 3600),
     Setting("connections", "count", 16, "Requests to one bucket at a time.", 1, 1024),
@@ -100,6 +109,7 @@ class VolumeSettings:
     cache_reserve: int = GIB
     checkpoint_interval: float = 10.0
     fsync: str = "local"
+    follow_interval: float = 60.0
     lease_interval: float = 60.0
     request_timeout: float = 30.0
     connections: int = 16

@@ -31,6 +31,7 @@ MOUNTED = Status(
     uploading_bytes=0,
     upload_error="",
     checkpoint={},
+    follow={},
     redundancy=Redundancy("2+1", 1, (), "survives the loss of any one of 3 buckets"),
     buckets=(),
     cache={"cached_bytes": 0, "limit_bytes": 1, "hits": 0, "misses": 0},

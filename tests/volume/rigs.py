@@ -191,11 +191,20 @@ class Rig:
 
     async def leave(self) -> None:
         """An orderly end: everything in the buckets, lease released, state clean."""
+        await self.drain()
+        await self.close()
+
+    async def drain(self) -> None:
+        """Everything is in the buckets."""
         await self.cache.drain()
         while self.checkpointer.changed:
             await self.checkpointer.flush()
+
+    async def close(self) -> None:
+        """Gives lease and files back; also of a mount that only reads."""
         self.cache.close()
-        await self.volume.close(clean=True, settled=self.checkpointer.settled)
+        settled = self.volume.lease is None or self.checkpointer.settled
+        await self.volume.close(clean=True, settled=settled)
 
     def vanish(self) -> None:
         """The process is gone; nothing more is written anywhere by anybody."""
