@@ -69,7 +69,7 @@ def test_the_unit_from_start_to_stop(station: Station, tmp_path: Path) -> None:
     surroundings = environment(station, tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
         inbox.bind(str(tmp_path / "notify"))
-        inbox.settimeout(30)
+        inbox.settimeout(120)
         start = command(station, settings["ExecStart"][0], directory)
         with subprocess.Popen(start, env=surroundings, stderr=subprocess.PIPE) as main:
             assert f"READY=1\nSTATUS=mounted at {directory}\nMAINPID={main.pid}" in received(inbox, "READY=1")
@@ -77,7 +77,7 @@ def test_the_unit_from_start_to_stop(station: Station, tmp_path: Path) -> None:
             received(inbox, "WATCHDOG=1")
             (directory / "file").write_bytes(b"x" * 2_000_000)
             stop = command(station, settings["ExecStop"][0], directory)
-            subprocess.run(stop, env=surroundings, check=True, timeout=60)
+            subprocess.run(stop, env=surroundings, check=True, timeout=180)
             assert "STATUS=unmounted" in received(inbox, "STOPPING=1")
             assert main.wait(30) == 0
             assert main.stderr is not None

@@ -136,7 +136,7 @@ class History:
         await self.do_drain()
         await self.do_cut_off(0)
         now = self.rig.cache.statistics()
-        for _ in range(10_000):  # the clock runs ahead of worker threads that still hold a version
+        for _ in range(500_000):  # the clock runs ahead of worker threads that still hold a version
             if not now.entries and not now.cached_bytes:
                 break
             await trio.sleep(1)
