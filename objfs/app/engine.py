@@ -259,7 +259,7 @@ class Engine:
         with trio.move_on_after(RELEASE_S) as scope:
             scope.shield = True
             if self.clean or not self.changed:
-                await self.volume.close(clean=self.clean, settled=settled)
+                await self.volume.close(clean=True, settled=settled)
                 return
         log.warning("closed with data left in the local state; the lease stays with this machine")
         self.volume.meta.close()
