@@ -276,8 +276,9 @@ class Engine:
         settled = self.checkpointer is None or self.checkpointer.settled
         with trio.move_on_after(RELEASE_S) as scope:
             scope.shield = True
-            if self.clean or not self.changed or self.lease_lost:
-                await self.volume.close(clean=self.clean, settled=settled)
+            nothing_left = self.clean or not self.changed
+            if nothing_left or self.lease_lost:
+                await self.volume.close(clean=nothing_left, settled=settled)
                 return
         log.warning("closed with data left in the local state; the lease stays with this machine")
         self.volume.meta.close()

@@ -38,13 +38,17 @@ def is_path(word: str) -> bool:
 
 def volume_of(home: Path, word: str) -> VolumeHome:
     """The volume meant by a name, or by a path on its mount.  Raises NotMounted, NoSuchVolume, UsageError."""
-    if not is_path(word):
-        volume = VolumeHome(home, word)
-        if not volume.config_path.exists() and Path(word).is_dir():
-            return mounted_at(home, Path(word))
-        volume.require()
-        return volume
-    return mounted_at(home, Path(word))
+    place = Path(word)
+    if is_path(word) or (not (home / word / "volume.toml").exists() and _is_directory(place)):
+        return mounted_at(home, place)
+    volume = VolumeHome(home, word)
+    volume.require()
+    return volume
+
+
+def _is_directory(place: Path) -> bool:
+    """Without asking a mount, which may be dead."""
+    return find_mount(place) is not None or place.is_dir()
 
 
 def mounted_at(home: Path, path: Path) -> VolumeHome:

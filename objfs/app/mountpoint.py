@@ -20,6 +20,8 @@ from objfs.errors import MountError, MountPointUnusable, NotMounted
 
 FSTYPE = "fuse.objfs"
 MNT_DETACH = 2
+LINKS_MAX = 40
+"""As many as the kernel follows."""
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -55,10 +57,19 @@ def find_mount(directory: Path) -> Mounted | None:
 
 
 def resolve(directory: Path) -> Path:
-    """The absolute path with symlinks of its parents followed; the last part is left alone, because
-    asking a dead mount for anything blocks or fails."""
+    """The absolute path with symlinks followed.
+
+    The last part is only asked whether it is a link: that is the one question which the kernel answers for
+    a mount without its process, and a dead mount blocks or fails at any other.
+    """
     absolute = Path(os.path.abspath(directory))  # resolve() would touch the mount
-    return absolute.parent.resolve() / absolute.name if absolute.name else absolute
+    for _ in range(LINKS_MAX):
+        absolute = absolute.parent.resolve() / absolute.name if absolute.name else absolute
+        try:
+            absolute = Path(os.path.abspath(absolute.parent / absolute.readlink()))
+        except OSError:
+            return absolute
+    raise MountPointUnusable(f"{directory}: too many symbolic links")
 
 
 def holder_of(path: Path) -> Mounted | None:

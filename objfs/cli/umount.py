@@ -9,8 +9,10 @@ import click
 from objfs.app.client import ControlClient
 from objfs.app.home import dead_mount, mounted_at
 from objfs.app.mountpoint import unmount
+from objfs.app.wire import Message
 from objfs.cli.context import drain_progress, home, say, size
-from objfs.errors import NotMounted, Unclean
+from objfs.errors import NotMounted, ObjfsError, Unclean
+from objfs.volume.local import VolumeHome
 
 
 @click.command()
@@ -29,16 +31,36 @@ def umount(directory: Path, no_wait: bool, lazy: bool) -> None:
     except NotMounted:
         _take_dead_away(directory)
         raise
-    with ControlClient(volume.control_path) as mount, drain_progress("draining") as progress:
-        pid = int(str(mount.ask("ping")["pid"]))
-        answer = mount.ask("umount", progress, timeout_s=None, wait=not no_wait, lazy=lazy)
-        if not no_wait:
-            mount.wait_ended(pid)
+    try:
+        answer = _ask(volume, wait=not no_wait, lazy=lazy)
+    except KeyboardInterrupt:
+        raise _interrupted(volume, directory) from None
     left = int(str(answer.get("left_bytes", 0)))
     if no_wait and left:
         say(f"{directory} is unmounted; {size(left)} left, draining (see objfs status {volume.name})")
     elif answer.get("error"):
         raise Unclean(f"{directory} is unmounted, and {answer['error']}")
+
+
+def _ask(volume: VolumeHome, *, wait: bool, lazy: bool) -> Message:
+    with ControlClient(volume.control_path) as mount, drain_progress("draining") as progress:
+        pid = int(str(mount.ask("ping")["pid"]))
+        answer = mount.ask("umount", progress, timeout_s=None, wait=wait, lazy=lazy)
+        if wait:
+            mount.wait_ended(pid)
+    return answer
+
+
+def _interrupted(volume: VolumeHome, directory: Path) -> ObjfsError:
+    """How far it came: what was unmounted drains without us, what was not stays mounted."""
+    with ControlClient(volume.control_path) as mount:
+        status = mount.ask("status")
+    left = size(int(str(status["dirty_bytes"])))
+    if status["state"] == "mounted":
+        return ObjfsError(f"interrupted: {directory} is still mounted, {left} not yet in the buckets")
+    return ObjfsError(
+        f"interrupted: {directory} is unmounted; {left} left, draining (see objfs status {volume.name})"
+    )
 
 
 def _take_dead_away(directory: Path) -> None:

@@ -72,6 +72,21 @@ def test_taken_away_from_outside_it_drains_and_the_next_mount_joins(
     assert wait_for_end(pid, 1)
 
 
+def test_a_link_to_the_mount_and_a_name_with_spaces_mean_the_mount(
+    station: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, link = tmp_path / "my photos, all", tmp_path / "link"
+    link.symlink_to(directory.name)
+    monkeypatch.chdir(tmp_path)
+    station.mount(VOLUME, directory)
+    (directory / "file").write_bytes(b"x")
+    for word in (link, directory, Path(directory.name)):
+        assert station.status(word)["directory"] == str(directory)
+    station.run("info", link / "file")
+    station.run("umount", link)
+    assert not os.path.ismount(directory)
+
+
 def test_a_termination_signal_drains(station: Station, directory: Path) -> None:
     station.mount(VOLUME, directory)
     (directory / "file").write_bytes(b"z" * 1_000_000)
@@ -169,6 +184,14 @@ def test_wrong_passphrase(station: Station, directory: Path, tmp_path: Path) -> 
     refused(station, 10, "mount", VOLUME, directory, "--passphrase-file", tmp_path / "wrong")
 
 
+def test_a_mount_that_is_refused_leaves_a_clean_volume_clean(station: Station, directory: Path) -> None:
+    station.mount(VOLUME, directory)
+    station.umount(directory)
+    assert "no directory" in refused(station, 2, "mount", VOLUME, directory, "--subdir", "nope")
+    assert "comparing" not in station.run("mount", VOLUME, directory).stderr
+    station.run("umount", directory)
+
+
 def test_unknown_volume(station: Station, directory: Path) -> None:
     refused(station, 11, "mount", "absent", directory)
 
@@ -225,6 +248,28 @@ def test_unmounted_it_waits_for_buckets_and_says_what_is_left(
     assert wait_for_end(pid, 90)
     station.mount(VOLUME, directory)
     assert (directory / "file").stat().st_size == 5_000_000
+
+
+def test_an_interrupted_umount_says_what_is_left_and_goes_on(
+    station: Station, directory: Path, places: list[Path]
+) -> None:
+    station.mount(VOLUME, directory)
+    for place in places[:2]:
+        place.rename(place.with_suffix(".away"))
+    (directory / "file").write_bytes(os.urandom(5_000_000))
+    command = station.command("umount", directory)
+    umount = subprocess.Popen(command, env=station.full_environment(), stderr=subprocess.PIPE, text=True)
+    while os.path.ismount(directory):
+        assert umount.poll() is None
+    umount.send_signal(signal.SIGINT)
+    _, said = umount.communicate(timeout=30)
+    assert umount.returncode == 1
+    assert f"{directory} is unmounted; 4.77 MiB (5.00 MB) left, draining" in said
+    pid = int(station.status(VOLUME)["pid"])
+    os.kill(pid, signal.SIGTERM)
+    assert not wait_for_end(pid, 2)
+    os.kill(pid, signal.SIGTERM)
+    assert wait_for_end(pid, 30)
 
 
 def test_a_second_signal_stops_at_once_and_loses_nothing(
