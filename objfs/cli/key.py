@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -12,10 +14,11 @@ from objfs.app.places import OpenVolume, with_volume
 from objfs.cli.context import home, json_option, say, show_json, show_table, table
 from objfs.cli.secret import SecretFiles, new_passphrase, read_key_file, read_secret, secret_options
 from objfs.codec.keys import Slot, new_recovery_key
-from objfs.errors import UsageError
+from objfs.errors import HeldElsewhere, UsageError
 from objfs.volume.header import Secret
 from objfs.volume.keys import add_slot, list_slots, remove_slot
 from objfs.volume.local import VolumeHome
+from objfs.volume.rotate import Rotated, rotate
 
 
 @click.group()
@@ -120,3 +123,81 @@ def remove_key(
 
     with_volume(VolumeHome(home(), name), secret, job)
     say(f"slot {slot} is gone; whoever kept an old copy of a header can still use its secret on that")
+
+
+@key.command("rotate")
+@click.argument("name")
+@click.option(
+    "--with-passphrase-file",
+    "passphrases",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another slot's passphrase; that slot takes the new key too.",
+)
+@click.option(
+    "--with-key-file",
+    "key_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another slot's key file.",
+)
+@click.option(
+    "--with-recovery-key-file",
+    "recoveries",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="The printed recovery key.",
+)
+@click.option("--drop-slots", is_flag=True, help="Leave out the slots whose secret is not given.")
+@secret_options
+def rotate_key(
+    name: str,
+    passphrases: tuple[Path, ...],
+    key_files: tuple[Path, ...],
+    recoveries: tuple[Path, ...],
+    drop_slots: bool,
+    passphrase_file: Path | None,
+    key_file: Path | None,
+    recovery_key_file: Path | None,
+) -> None:
+    """Add a volume key for what is written from now on, while the volume is mounted nowhere.
+
+    A slot can take the new key only where its secret is given.
+    """
+    volume = VolumeHome(home(), name)
+    volume.require()
+    files = [SecretFiles(passphrase_file, key_file, recovery_key_file)]
+    files += [SecretFiles(passphrase=path) for path in passphrases]
+    files += [SecretFiles(key=path) for path in key_files] + [
+        SecretFiles(recovery=path) for path in recoveries
+    ]
+    given = [read_secret(name, file) for file in files]
+
+    async def job(found: OpenVolume) -> Rotated:
+        return await rotate(found.buckets, found.ring, found.header, given, SystemClock(), drop=drop_slots)
+
+    with _unmounted(volume):
+        _tell_rotated(name, with_volume(volume, given[0], job))
+
+
+@contextmanager
+def _unmounted(volume: VolumeHome) -> Iterator[None]:
+    """No mount of this machine uses the volume meanwhile, not even one that only reads."""
+    try:
+        lock = volume.lock()
+    except HeldElsewhere as error:
+        raise HeldElsewhere(f"{error}; unmount it before its key is rotated") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _tell_rotated(name: str, made: Rotated) -> None:
+    kept = ", ".join(str(slot.slot_id) for slot in made.header.slots)
+    say(f"what is written to volume {name} from now on is sealed under key {made.header.current_key}")
+    say(f"it opens with slot {kept}; what was written before stays under the older keys")
+    for slot in made.dropped:
+        say(f"slot {slot.slot_id} ({slot.label or slot.kind}) is gone")
+    if any(slot.kind == "recovery" for slot in made.dropped):
+        say(f"there may be no recovery key now; make one with: objfs key add {name} --recovery")

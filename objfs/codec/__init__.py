@@ -32,6 +32,7 @@ from objfs.codec.keys import (
     new_recovery_key,
     open_slot,
     parse_recovery_key,
+    rewrap,
 )
 from objfs.codec.seal import FRAME_OVERHEAD, FrameSealer, open_object, seal_object
 from objfs.codec.segment import (
@@ -115,6 +116,7 @@ __all__ = [
     "parse_recovery_key",
     "read_index",
     "rebuild",
+    "rewrap",
     "seal_object",
     "unpack",
     "unpack_envelope",

@@ -85,6 +85,11 @@ class KeyRing:
     def current(self) -> VolumeKey:
         return self._current
 
+    @property
+    def oldest(self) -> VolumeKey:
+        """For what a mount must be able to read that was opened before the key was rotated: leases, pins."""
+        return self._keys[min(self._keys)]
+
     def get(self, key_id: int) -> VolumeKey:
         """Raises UnknownKey."""
         try:
@@ -94,6 +99,11 @@ class KeyRing:
                 f"volume key {key_id} is not in the ring (it holds {sorted(self._keys)}): open the volume "
                 "with a slot that was made or renewed after that key was added"
             ) from None
+
+    def rotated(self) -> KeyRing:
+        """A ring with one key more, drawn at random, which seals from now on."""
+        new = max(self._keys) + 1
+        return KeyRing(self.volume, {**self.secrets(), new: secrets.token_bytes(KEY_SIZE)}, new)
 
     def secrets(self) -> dict[int, bytes]:
         """Key id to raw key, for wrapping in another slot."""
@@ -193,6 +203,23 @@ def make_slot(
     sealing = AESGCM(_slot_key(kdf, secret))
     wrapped = sealing.encrypt(_ZERO_NONCE, plain, _slot_aad(slot_id, kind, created_ns=now_ns, volume=volume))
     return Slot(slot_id, kind, now_ns, label, kdf, wrapped)
+
+
+def rewrap(slot: Slot, secret: bytes, ring_secrets: Mapping[int, bytes], volume: bytes) -> Slot:
+    """The same slot with the keys of another ring, under the same secret and costs."""
+    cost = DEFAULT_COST
+    if slot.kind == "passphrase":
+        cost = Cost(*(int(slot.kdf[name]) for name in ("memory_kib", "passes", "lanes")))
+    return make_slot(
+        slot.slot_id,
+        slot.kind,
+        secret,
+        ring_secrets,
+        volume,
+        cost=cost,
+        label=slot.label,
+        now_ns=slot.created_ns,
+    )
 
 
 def open_slot(slot: Slot, secret: bytes, volume: bytes) -> dict[int, bytes]:

@@ -98,10 +98,6 @@ class SegmentStore:
         """The buckets from now on; ``writable`` are those that take new shards (default: all)."""
         self._places.replace(buckets, writable)
 
-    def use_ring(self, ring: KeyRing) -> None:
-        """After a rotation: new segments are sealed under the new current key."""
-        self._ring = ring
-
     # --- writing ---------------------------------------------------------------------------
 
     def identify(self, data: bytes) -> bytes:

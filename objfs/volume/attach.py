@@ -64,13 +64,19 @@ async def read_volume(buckets: Mapping[str, Bucket], secret: Secret) -> tuple[Vo
 
     Raises NoSuchVolume, WrongPassphrase, NewerFormat, UsageError; a bucket's own error where none answers.
     """
+    return await trio.to_thread.run_sync(headers.newest, await find_headers(buckets), secret)
+
+
+async def find_headers(buckets: Mapping[str, Bucket]) -> dict[str, bytes]:
+    """The headers, unopened, by the name of the bucket.  Raises NoSuchVolume where there is none, a bucket's
+    own error where none answers."""
     found, errors = await read_headers(buckets)
     if not found:
         silent = [error for error in errors.values() if not isinstance(error, NoSuchObject)]
         if silent:
             raise silent[0]
         raise NoSuchVolume(f"no volume in {', '.join(buckets)}; is this the right bucket and prefix?")
-    return await trio.to_thread.run_sync(headers.newest, found, secret)
+    return found
 
 
 async def attach(

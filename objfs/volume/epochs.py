@@ -85,7 +85,7 @@ def encode(record: LeaseRecord, ring: KeyRing) -> bytes:
             "settled": record.settled,
         }
     )
-    return seal_object(ring.current, Kind.LEASE, layout.lease_name(record.epoch), body)
+    return seal_object(ring.oldest, Kind.LEASE, layout.lease_name(record.epoch), body)
 
 
 def decode(data: bytes, epoch: int, ring: KeyRing) -> LeaseRecord:

@@ -28,6 +28,11 @@ class Features:
         """True when an unknown ``ro_compat`` bit is set: this program may only read."""
         return not self.ro_compat <= KNOWN_RO_COMPAT
 
+    @property
+    def unknown(self) -> str:
+        """The ``ro_compat`` bits that this program does not know, for messages."""
+        return ", ".join(sorted(self.ro_compat - KNOWN_RO_COMPAT))
+
     def to_json(self) -> dict[str, JSON]:
         return {
             "compat": [*sorted(self.compat)],

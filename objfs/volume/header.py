@@ -13,13 +13,21 @@ import base64
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from objfs.codec.envelope import ENVELOPE_SIZE, Kind, pack_envelope, unpack_envelope
 from objfs.codec.keys import KeyRing, Slot, open_slot, parse_recovery_key
 from objfs.codec.seal import open_object, seal_object
-from objfs.errors import CodecError, Corrupt, NewerFormat, NoSuchVolume, UsageError, WrongPassphrase
+from objfs.errors import (
+    CodecError,
+    Corrupt,
+    NewerFormat,
+    NoSuchVolume,
+    UnknownKey,
+    UsageError,
+    WrongPassphrase,
+)
 from objfs.model import Code
 from objfs.volume.features import Features
 from objfs.volume.fields import JSON, Fields, canonical
@@ -31,6 +39,7 @@ NAME = "header"
 FORMAT = 1
 SLOTS_MAX = 64
 KEYS_MAX = 1024
+GENERATION_MAX = 2**63 - 1
 CHUNK_SIZE_MIN = 64 * 1024
 CHUNK_SIZE_MAX = 16 * 1024 * 1024
 HEADER_MAX = 4 * 1024 * 1024
@@ -179,6 +188,15 @@ def decode(clear: ClearHeader, ring: KeyRing) -> VolumeHeader:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A header as it was found: one of the places, how many hold these bytes, and its clear half."""
+
+    where: str
+    copies: int
+    clear: ClearHeader
+
+
 def newest(found: Mapping[str, bytes], secret: Secret) -> tuple[VolumeHeader, KeyRing]:
     """The highest valid generation of the headers in ``found`` (bucket name -> bytes).
 
@@ -188,54 +206,70 @@ def newest(found: Mapping[str, bytes], secret: Secret) -> tuple[VolumeHeader, Ke
     UsageError when the headers belong to several volumes.  Slow (Argon2id): call it in a thread.
     """
     ordered = _parse_all(found)
-    refused: list[tuple[str, ClearHeader]] = []
-    for where, clear in ordered:
+    refused: list[_Seen] = []
+    for seen in ordered:
         try:
-            ring = unlock(clear, secret)
-            header = decode(clear, ring)
+            ring = unlock(seen.clear, secret)
+            header = decode(seen.clear, ring)
         except WrongPassphrase:
-            refused.append((where, clear))
+            refused.append(seen)
             continue
         except CodecError as error:
-            log.warning("header skipped bucket=%s generation=%d: %s", where, clear.generation, error)
+            log.warning(
+                "header skipped bucket=%s generation=%d: %s", seen.where, seen.clear.generation, error
+            )
             continue
-        _refuse_replaced(refused, ring)
+        same = sum(item.copies for item in ordered if item.clear.generation == header.generation)
+        _refuse_replaced(refused, ring, same)
         return header, ring
     if refused:
-        where, clear = refused[0]
-        raise WrongPassphrase(f"no {secret.kind} slot of volume {clear.volume.hex()} opens with this secret")
+        volume = refused[0].clear.volume.hex()
+        raise WrongPassphrase(f"no {secret.kind} slot of volume {volume} opens with this secret")
     raise NoSuchVolume("no bucket holds a readable header; is this the right bucket and prefix?")
 
 
-def _parse_all(found: Mapping[str, bytes]) -> list[tuple[str, ClearHeader]]:
-    parsed: dict[bytes, tuple[str, ClearHeader]] = {}
+def _parse_all(found: Mapping[str, bytes]) -> list[_Seen]:
+    parsed: dict[bytes, _Seen] = {}
     newer: list[NewerFormat] = []
-    readable = 0
     for where, data in found.items():
         try:
-            parsed.setdefault(data, (where, read_clear(data)))
-            readable += 1
+            before = parsed.get(data)
+            parsed[data] = _Seen(where, 1, read_clear(data)) if before is None else _more(before)
         except NewerFormat as error:
             newer.append(error)
             log.warning("header skipped bucket=%s: %s", where, error)
         except CodecError as error:
             log.warning("header skipped bucket=%s: %s", where, error)
     # A rewritten header stands on a majority; fewer that claim to be newer may be lies of a bucket.
-    if newer and len(newer) >= readable:
+    if newer and len(newer) >= sum(seen.copies for seen in parsed.values()):
         raise newer[0]
-    if len({clear.volume for _, clear in parsed.values()}) > 1:
+    if len({seen.clear.volume for seen in parsed.values()}) > 1:
         raise UsageError("these buckets belong to different volumes; name the buckets of one")
-    return sorted(parsed.values(), key=lambda item: item[1].generation, reverse=True)
+    return sorted(parsed.values(), key=lambda seen: seen.clear.generation, reverse=True)
 
 
-def _refuse_replaced(refused: list[tuple[str, ClearHeader]], ring: KeyRing) -> None:
-    """A newer header whose sealed half opens with the volume's key is genuine: the secret was removed."""
-    for where, clear in refused:
+def _more(seen: _Seen) -> _Seen:
+    return replace(seen, copies=seen.copies + 1)
+
+
+def _refuse_replaced(refused: list[_Seen], ring: KeyRing, same: int) -> None:
+    """A newer header whose sealed half opens with the volume's key is genuine: the secret was removed.  So is
+    one under a key that this secret's ring lacks, when more buckets hold such than the ``same`` that hold
+    ours: the key was rotated, and a minority may only be lying."""
+    rotated = 0
+    for seen in refused:
         try:
-            decode(clear, ring)
+            decode(seen.clear, ring)
+        except UnknownKey:
+            rotated += seen.copies
         except CodecError as error:
-            log.warning("header skipped bucket=%s generation=%d: %s", where, clear.generation, error)
+            log.warning(
+                "header skipped bucket=%s generation=%d: %s", seen.where, seen.clear.generation, error
+            )
+            continue
         else:
+            rotated = same + 1
+        if rotated > same:
             raise WrongPassphrase(
-                f"this secret was removed from volume {clear.volume.hex()} ({where} says so)"
+                f"this secret was removed from volume {seen.clear.volume.hex()} ({seen.where} says so)"
             )

@@ -1,7 +1,8 @@
 """Header objects on all buckets: reading them, rewriting them, and what follows: key slots.
 
 Owns the rewrite of a header with the next generation.  Promises that a rewrite counts at a strict majority
-of the voters, and that the last slot that opens a volume is not removed.
+of the voters, that buckets which missed one get it from the next mount that writes, and that the last
+slot that opens a volume is not removed.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import trio
 
 from objfs.backends.base import Bucket
 from objfs.codec.keys import DEFAULT_COST, Cost, KeyRing, Slot, make_slot
-from objfs.errors import BucketError, NoQuorum, TimedOut, UsageError
+from objfs.errors import BucketError, CodecError, NewerFormat, NoQuorum, TimedOut, UsageError
 from objfs.model import Clock
 from objfs.model import Slot as BucketSlot
 from objfs.store import layout
 from objfs.volume import header as headers
 from objfs.volume.header import HEADER_MAX, Secret, VolumeHeader
-from objfs.volume.quorum import STRAGGLER_S, BucketSet
+from objfs.volume.quorum import STRAGGLER_S, Answers, BucketSet
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,59 @@ async def write_header(buckets: BucketSet, ring: KeyRing, header: VolumeHeader) 
     log.info("header written generation=%d buckets=%d", header.generation, len(answers.values))
 
 
+async def spread_header(
+    buckets: BucketSet, ring: KeyRing, header: VolumeHeader, found: Mapping[str, bytes]
+) -> None:
+    """Puts the newest header on the buckets that were ``found`` (by URL) with an older one: those were away
+    when it was written.  By the lease's holder, before it seals anything: a key that only a minority of the
+    voters holds could be lost with them.  Raises NoQuorum.
+    """
+    generations = {where: _generation(data) for where, data in found.items()}
+    holding = [
+        slot
+        for slot, bucket in buckets.buckets.items()
+        if generations.get(bucket.url, -1) >= header.generation
+    ]
+    missing = [slot for slot in buckets.buckets if slot not in holding]
+    behind = any(generations.get(buckets.buckets[slot].url, -1) >= 0 for slot in missing)
+    if not behind and sum(slot in holding for slot in buckets.voters) >= buckets.quorum:
+        return
+    data = headers.encode(header, ring)
+
+    async def put(_slot: BucketSlot, bucket: Bucket) -> None:
+        await bucket.put(layout.HEADER, data)
+
+    def enough(answers: Answers[None]) -> bool:
+        held = {*holding, *answers.values}
+        return sum(slot in held for slot in buckets.voters) >= buckets.quorum
+
+    answers = await buckets.each(put, slots=missing, enough=enough)
+    log.info("header spread generation=%d buckets=%s", header.generation, sorted(answers.values))
+    if not enough(answers):
+        raise NoQuorum(
+            f"the newest header is on fewer than {buckets.quorum} of {len(buckets.voters)} voting buckets "
+            "and cannot be put on the others now; bring them back"
+        )
+
+
+def _generation(data: bytes) -> int:
+    """0 for what is no header; that of a newer program is left alone."""
+    try:
+        return headers.read_clear(data).generation
+    except NewerFormat:
+        return headers.GENERATION_MAX
+    except CodecError:
+        return 0
+
+
+def require_writable(header: VolumeHeader) -> None:
+    """Raises NewerFormat where the header has features that this version would lose by rewriting it."""
+    if header.features.read_only:
+        raise NewerFormat(
+            f"the volume has {header.features.unknown}, which only a newer objfs may change; use a newer one"
+        )
+
+
 def list_slots(header: VolumeHeader) -> list[Slot]:
     """The key slots by number."""
     return sorted(header.slots, key=lambda slot: slot.slot_id)
@@ -87,7 +141,9 @@ async def add_slot(
     label: str = "",
     cost: Cost = DEFAULT_COST,
 ) -> VolumeHeader:
-    """Wraps the ring for one more secret and rewrites the header.  Raises NoQuorum, UsageError."""
+    """Wraps the ring for one more secret and rewrites the header.  Raises NoQuorum, UsageError,
+    NewerFormat."""
+    require_writable(header)
     if len(header.slots) >= headers.SLOTS_MAX:
         raise UsageError(f"a volume has at most {headers.SLOTS_MAX} key slots; remove one first")
     number = max((slot.slot_id for slot in header.slots), default=-1) + 1
@@ -114,7 +170,9 @@ async def add_slot(
 
 async def remove_slot(buckets: BucketSet, ring: KeyRing, header: VolumeHeader, number: int) -> VolumeHeader:
     """Rewrites the header without a slot.  Old copies of the header that somebody kept still open with
-    its secret: only rotating the key ends that.  Raises UsageError, NoQuorum."""
+    its secret: what is written from now on is only safe from it once the key is rotated.  Raises UsageError,
+    NoQuorum, NewerFormat."""
+    require_writable(header)
     kept = tuple(slot for slot in header.slots if slot.slot_id != number)
     if len(kept) == len(header.slots):
         raise UsageError(f"there is no key slot {number}; see objfs key list")

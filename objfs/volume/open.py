@@ -33,10 +33,12 @@ from objfs.meta.replica import Replica
 from objfs.meta.table import MetaDatabase
 from objfs.model import Clock, Slot, WriteGate
 from objfs.store.store import SegmentStore
-from objfs.volume.attach import identified, read_volume
+from objfs.volume.attach import find_headers, identified
 from objfs.volume.checkpoint import Moment
 from objfs.volume.epochs import Holder
 from objfs.volume.header import Secret, VolumeHeader
+from objfs.volume.header import newest as newest_header
+from objfs.volume.keys import spread_header
 from objfs.volume.lease import Claim, Lease, acquire
 from objfs.volume.local import VolumeHome
 from objfs.volume.manifest import Manifest
@@ -155,14 +157,15 @@ async def open_volume(
     """
     order = options or OpenOptions()
     tell = note or (lambda _text: None)
-    header, ring = await read_volume({bucket.url: bucket for bucket in buckets.values()}, secret)
+    found = await find_headers({bucket.url: bucket for bucket in buckets.values()})
+    header, ring = await trio.to_thread.run_sync(newest_header, found, secret)
     config = home.read_config()
     if header.volume != config.volume:
         raise ForeignBucket(f"the buckets hold volume {header.volume.hex()}, not the {home.name} known here")
     voting, left_out = await identified(header, ring, buckets)
     gate = WriteGate()
     opening = _Opening(home, header, ring, voting, gate, clock, order, tell)
-    return await opening.run(left_out)
+    return await opening.run(found, left_out)
 
 
 RELEASE_S = 30.0
@@ -197,9 +200,11 @@ class _Opening:
         self._store.use_buckets(buckets.buckets, [entry.slot for entry in header.buckets if entry.shards])
         self._salvage: Path | None = None
 
-    async def run(self, left_out: dict[Slot, str]) -> OpenVolume:
+    async def run(self, found: Mapping[str, bytes], left_out: dict[Slot, str]) -> OpenVolume:
         lease = await self._take_lease()
         try:
+            if lease is not None:
+                await spread_header(self._buckets, self._ring, self._header, found)
             verdict, moment, replica, meta, carried = await self._renewing(lease)
         except BaseException:
             if lease is not None:

@@ -22,7 +22,17 @@ from dataclasses import dataclass, replace
 
 from objfs.backends.base import Bucket
 from objfs.codec.keys import KeyRing
-from objfs.errors import CodecError, Corrupt, LeaseLost, NewerFormat, NoQuorum, NoSuchObject, ObjectExists
+from objfs.errors import (
+    CodecError,
+    Corrupt,
+    LeaseLost,
+    NewerFormat,
+    NoQuorum,
+    NoSuchObject,
+    ObjectExists,
+    ObjfsError,
+    UnknownKey,
+)
 from objfs.model import Clock, Slot
 from objfs.store import layout
 from objfs.volume import manifest as manifests
@@ -142,8 +152,8 @@ async def list_sequences(buckets: BucketSet) -> dict[Slot, list[int]]:
 
 async def read_at(
     buckets: BucketSet, ring: KeyRing, sequence: int, slots: Iterable[Slot]
-) -> tuple[list[Published], list[Slot]]:
-    """The different manifests of one sequence on ``slots``, and the slots whose copy does not open."""
+) -> tuple[list[Published], dict[Slot, ObjfsError]]:
+    """The different manifests of one sequence on ``slots``, and why those of other slots do not open."""
 
     async def fetch(_slot: Slot, bucket: Bucket) -> bytes | None:
         try:
@@ -160,7 +170,7 @@ async def read_at(
         if data is not None:
             copies.setdefault(data, []).append(slot)
     found: list[Published] = []
-    damaged = list(answers.errors)
+    damaged = dict(answers.errors)
     for data, holders in copies.items():
         try:
             found.append(Published(manifests.decode(data, sequence, ring), data, tuple(sorted(holders))))
@@ -168,7 +178,7 @@ async def read_at(
             raise
         except CodecError as error:
             log.warning("manifest skipped bucket=%s: %s", buckets.name(holders[0]), error)
-            damaged += holders
+            damaged |= dict.fromkeys(holders, error)
     return found, damaged
 
 
@@ -185,8 +195,8 @@ def choose(buckets: BucketSet, found: Iterable[Published]) -> Published | None:
 async def read_newest(buckets: BucketSet, ring: KeyRing, *, force: bool = False) -> Published | None:
     """The newest manifest on the buckets that answer, None where there is none at all.
 
-    Raises Corrupt when the newest may have been published but no copy of it opens; with ``force`` the
-    one before it is taken, with a warning.
+    Raises Corrupt when the newest may have been published but no copy of it opens, UnknownKey when that is
+    because the key was rotated; with ``force`` the one before it is taken, with a warning.
     """
     listed = await list_sequences(buckets)
     if not listed:
@@ -203,7 +213,13 @@ async def read_newest(buckets: BucketSet, ring: KeyRing, *, force: bool = False)
     return None
 
 
-def _refuse_loss(sequence: int, damaged: list[Slot], buckets: BucketSet, force: bool) -> None:
+def _refuse_loss(sequence: int, damaged: dict[Slot, ObjfsError], buckets: BucketSet, force: bool) -> None:
+    rotated = sum(isinstance(damaged.get(slot), UnknownKey) for slot in buckets.voters)
+    if rotated >= buckets.publish_quorum:
+        raise UnknownKey(
+            f"{layout.manifest_name(sequence)} is sealed under a key that this mount does not have: the key "
+            "was rotated meanwhile; unmount and mount again"
+        )
     where = ", ".join(buckets.name(slot) for slot in damaged) or "nobody"
     if not force:
         raise Corrupt(

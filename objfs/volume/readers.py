@@ -76,7 +76,7 @@ def encode(pin: Pin, ring: KeyRing) -> bytes:
             "counter": pin.counter,
         }
     )
-    return seal_object(ring.current, Kind.READER, layout.reader_name(pin.reader), body)
+    return seal_object(ring.oldest, Kind.READER, layout.reader_name(pin.reader), body)
 
 
 def decode(data: bytes, reader: bytes, ring: KeyRing) -> Pin:

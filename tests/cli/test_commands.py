@@ -59,6 +59,25 @@ def test_a_key_slot_comes_and_goes(station: Station, places: list[Path], tmp_pat
     station.run("key", "list", VOLUME, "--key-file", tmp_path / "key", code=10)
 
 
+def test_a_rotation_names_the_slots_that_it_cannot_renew(
+    station: Station, places: list[Path], tmp_path: Path
+) -> None:
+    done = station.run("mkfs", VOLUME, *[word for url in urls(places) for word in ("--bucket", url)])
+    (tmp_path / "recovery").write_text(done.stdout.splitlines()[-1].strip())
+    said = station.run("key", "rotate", VOLUME, code=2).stderr
+    assert "slot 1 (recovery)" in said
+    assert "--drop-slots" in said
+    said = station.run("key", "rotate", VOLUME, "--with-recovery-key-file", tmp_path / "recovery").stderr
+    assert "sealed under key 2" in said
+    assert "slot 0, 1" in said
+    said = station.run("key", "rotate", VOLUME, "--drop-slots").stderr
+    assert "sealed under key 3" in said
+    assert "slot 1 (recovery) is gone" in said
+    assert "objfs key add vol --recovery" in said
+    station.run("key", "list", VOLUME, "--recovery-key-file", tmp_path / "recovery", code=10)
+    assert "passphrase" in station.run("key", "list", VOLUME).stdout
+
+
 def test_attach_by_one_bucket_then_add_the_others(
     station: Station, places: list[Path], tmp_path: Path
 ) -> None:

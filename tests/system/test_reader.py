@@ -39,9 +39,15 @@ def build(root: Path) -> None:
     os.utime(root / "deep" / "er", ns=(1, 1_234_567_890_123_456_789))
 
 
+def build_more(root: Path) -> None:
+    """After the key was rotated."""
+    (root / "deep" / "text").write_bytes(b"other lines\n" * 10_000)
+    (root / "later").write_bytes(random.Random(8).randbytes(500_000))
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A volume that was unmounted, and what its mount showed."""
+    """A volume of two keys that was unmounted, and what its mount showed."""
 
     places: list[Path]
     passphrase: Path
@@ -61,6 +67,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Written]:
         station.mkfs("vol", urls(places))
         station.mount("vol", mounted)
         build(mounted)
+        station.run("key", "rotate", "vol", "--drop-slots", code=12)
+        station.umount(mounted)
+        station.run("key", "rotate", "vol", "--drop-slots")
+        station.mount("vol", mounted)
+        build_more(mounted)
         tree = described(mounted)
         station.umount(mounted)
         (root / "passphrase").write_text(f"{PASSPHRASE}\n")

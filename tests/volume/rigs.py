@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import stat
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
+from objfs.backends.base import Bucket
 from objfs.backends.memory import MemoryBuckets
 from objfs.backends.wrappers.faults import FaultyBucket
 from objfs.cache.cache import ChunkCache
@@ -73,13 +74,19 @@ class Cloud:
     async def open(
         self, home: VolumeHome, options: OpenOptions | None = None, secret: Secret = PASSPHRASE
     ) -> OpenVolume:
+        return await self.open_with(home, self.buckets(home), options, secret)
+
+    async def open_with(
+        self,
+        home: VolumeHome,
+        buckets: Mapping[bytes, Bucket],
+        options: OpenOptions | None = None,
+        secret: Secret = PASSPHRASE,
+    ) -> OpenVolume:
+        """Through buckets with faults of their own."""
+        order = options or OpenOptions(host="host")
         return await open_volume(
-            home,
-            secret,
-            self.buckets(home),
-            clock=TrioClock(),
-            options=options or OpenOptions(host="host"),
-            note=self.notes.append,
+            home, secret, buckets, clock=TrioClock(), options=order, note=self.notes.append
         )
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from objfs.backends.wrappers.faults import FailBefore, Fault, FaultyBucket
-from objfs.errors import NoQuorum, ObjfsError, StaleHandle, Unclean, Unreachable
+from objfs.errors import NoQuorum, ObjfsError, StaleHandle, Unclean, UnknownKey, Unreachable
 from objfs.model import ROOT
 from objfs.volume.follow import Follower
 from objfs.volume.local import VolumeHome
 from objfs.volume.open import OpenOptions, Verdict
 from objfs.volume.progress import read_progress
+from objfs.volume.rotate import rotate
 from tests.volume.rigs import Cloud, Rig, running
+from tests.volume.support import PASSPHRASE, TrioClock
 
 FOLLOWING = OpenOptions(read_only=True, follow=True, host="reader")
 OTHER = OpenOptions(host="other", force=True)
@@ -199,6 +201,24 @@ async def test_a_fence_is_the_same_moment_under_a_new_number(tmp_path: Path) -> 
         assert both.reader.volume.moment.manifest.fence
         assert both.reader.table.path == table
         await visit.close(clean=False, settled=True)
+
+
+async def test_after_a_rotation_it_says_that_it_must_be_mounted_again(tmp_path: Path) -> None:
+    async with pair(tmp_path) as both:
+        before = await both.reader.tree()
+        both.lose(both.writer)
+        async with running(await both.cloud.open(await both.cloud.attach(), OTHER)) as taker:
+            await taker.drain()
+        await taker.close()
+        volume = taker.volume
+        await rotate(volume.buckets, volume.ring, volume.header, [PASSPHRASE], TrioClock(), drop=True)
+        async with running(await both.cloud.open(volume.home, OTHER)) as later:
+            later.create(b"under the new key")
+            await later.drain()
+        await later.close()
+        with pytest.raises(UnknownKey, match="rotated"):
+            await both.go_on()
+        assert await both.reader.tree() == before
 
 
 async def test_local_changes_are_not_thrown_away(tmp_path: Path) -> None:
