@@ -299,6 +299,16 @@ def find_root(table: InodeTable, subdir: str) -> Ino:
     return ino
 
 
+async def _give_back(volume: OpenVolume) -> None:
+    """A volume that was opened and is not used, because the mount asked for what it does not have."""
+    if volume.carried is None:
+        await volume.close(clean=True, settled=True)
+        return
+    # What is not in the buckets keeps the lease, as in ``Engine.close``.
+    volume.meta.close()
+    volume.replica.close()
+
+
 @asynccontextmanager
 async def opened_engine(order: Order, note: Callable[[str], None]) -> AsyncIterator[Engine]:
     """Opens the volume, recovers what the last mount left, and closes everything at the end."""
@@ -315,7 +325,11 @@ async def opened_engine(order: Order, note: Callable[[str], None]) -> AsyncItera
         )
         plain = {uuid: item.bucket for uuid, item in buckets.items()}
         volume = await open_volume(order.home, order.secret, plain, clock=clock, options=wanted, note=note)
-        engine = Engine(volume, settings, order.options, buckets, clock)
+        try:
+            engine = Engine(volume, settings, order.options, buckets, clock)
+        except UsageError:
+            await _give_back(volume)
+            raise
         try:
             await engine.recover()
             yield engine
