@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import trio
 
 from objfs.errors import NotFound, PosixError
-from objfs.fs import Caller
+from objfs.fs import Caller, Handle
 from objfs.fuse.translate import rename_flag
 from objfs.model import FILE_SIZE_MAX, ROOT, Attr, AttrChange, Ino
 from tests.fs.memory import CHUNK
@@ -53,7 +53,7 @@ class InProcess:
     def __init__(self, world: RealWorld) -> None:
         self.world = world
         self.fs = world.fs
-        self._open: dict[int, tuple[int, Ino]] = {}
+        self._open: dict[int, Ino] = {}
 
     # --- paths -------------------------------------------------------------------------
 
@@ -62,13 +62,16 @@ class InProcess:
         attr = self.fs.getattr(start)
         parts = [part for part in path.split(b"/") if part]
         for number, part in enumerate(parts):
-            above, attr = attr, told(lambda above=attr, part=part: self.fs.lookup(above.ino, part))  # type: ignore[misc]
+            above, attr = attr, self._lookup(attr.ino, part)
             if attr.target is not None and (follow or number < len(parts) - 1):
                 if followed == LINKS_FOLLOWED:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 followed += 1
                 attr = self._walk(attr.target, follow=True, start=above.ino, followed=followed)
         return attr
+
+    def _lookup(self, parent: Ino, name: bytes) -> Attr:
+        return told(lambda: self.fs.lookup(parent, name))
 
     def _place(self, path: bytes) -> tuple[Ino, bytes]:
         """The directory and the name in it."""
@@ -97,28 +100,28 @@ class InProcess:
             return self._keep(told(lambda: self.fs.opendir(attr.ino)), attr)
         return self._keep(wait(self.fs.open(attr.ino, flags, SUPER)), attr)
 
-    def _keep(self, handle: Any, attr: Attr) -> int:
-        fd = handle.fh
-        self._open[fd] = (handle.fh, attr.ino)
-        return int(fd)
+    def _keep(self, handle: Handle, attr: Attr) -> int:
+        self._open[handle.fh] = attr.ino
+        return handle.fh
 
     def close(self, fd: int) -> None:
-        self.fs.release(self._open.pop(fd)[0])
+        del self._open[fd]
+        self.fs.release(fd)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
-        return wait(self.fs.read(self._open[fd][0], offset, length))
+        return wait(self.fs.read(fd, offset, length))
 
     def pwrite(self, fd: int, data: bytes, offset: int) -> int:
-        return wait(self.fs.write(self._open[fd][0], offset, data))
+        return wait(self.fs.write(fd, offset, data))
 
     def ftruncate(self, fd: int, size: int) -> None:
-        wait(self.fs.setattr(self._open[fd][1], AttrChange(), size, SUPER))
+        wait(self.fs.setattr(self._open[fd], AttrChange(), size, SUPER))
 
     def fsync(self, fd: int) -> None:
-        wait(self.fs.fsync(self._open[fd][0]))
+        wait(self.fs.fsync(fd))
 
     def fstat(self, fd: int) -> Stat:
-        return stat_of(self.fs.getattr(self._open[fd][1]))
+        return stat_of(self.fs.getattr(self._open[fd]))
 
     # --- attributes --------------------------------------------------------------------
 

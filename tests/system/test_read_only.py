@@ -201,8 +201,11 @@ def test_a_write_that_a_lost_lease_refuses_is_not_in_the_page_cache(held: int, l
 
 
 def test_a_mapped_change_that_a_lost_lease_refuses_is_told_by_msync(held: int, lost: Path) -> None:
+    """As on a disk that fails: the page shows it until it is dropped, and msync said that it is not kept."""
     with mmap.mmap(held, 0) as mapped:
         mapped[:7] = b"refused"
         with pytest.raises(OSError) as caught:  # noqa: PT011  # either says so
             mapped.flush()
     assert caught.value.errno in (errno.EIO, errno.EROFS)
+    os.posix_fadvise(held, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert os.pread(held, len(BEFORE) + 1, 0) == BEFORE
