@@ -99,7 +99,6 @@ class Engine:
 
     def _make_cache(self) -> ChunkCache:
         volume = self.volume
-        volume.home.cache_path.mkdir(mode=0o700, exist_ok=True)
         return ChunkCache(
             volume.home.cache_path,
             self.header.chunk_size,

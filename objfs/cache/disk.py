@@ -40,6 +40,8 @@ class VersionFiles:
         self._nowait = os.RWF_NOWAIT
         self._made: set[int] = set()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A file that is synced survives a power cut only if the directories above it do.
+        _sync_directory(directory.parent)
 
     def path(self, chunk: ChunkId) -> Path:
         return self.directory / f"{chunk >> 8 & 0xFF:02x}" / f"{chunk:016x}"

@@ -29,6 +29,8 @@ from objfs.volume.settings import VolumeSettings
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 TOML_FORMAT = 1
+SALVAGE, UNFINISHED = "salvage-", ".new"
+"""How the name of a directory begins where local contents are set aside, and ends until all of them are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +111,10 @@ class VolumeHome:
         self.control_path = self.path / "control.sock"
 
     def create(self) -> None:
-        """Makes the directory, mode 0700.  Raises VolumeExists when it holds a volume.toml."""
+        """Makes the directory, mode 0700, durably.  Raises VolumeExists when it holds a volume.toml."""
         if self.config_path.exists():
             raise VolumeExists(f"a volume named {self.name} is known here already ({self.path})")
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(self.path)
 
     def require(self) -> None:
         """Raises NoSuchVolume unless there is a volume.toml."""
@@ -187,16 +189,30 @@ class VolumeHome:
             self.mirror_path.unlink()
             sync_directory(self.path)
 
+    @property
+    def half_set_aside(self) -> bool:
+        """Whether a crash interrupted ``set_aside``: what is still here belongs to what is there already."""
+        return self._unfinished is not None
+
+    @property
+    def _unfinished(self) -> Path | None:
+        return next(iter(sorted(self.path.glob(f"{SALVAGE}*{UNFINISHED}"))), None)
+
     def set_aside(self, suffix: str) -> Path:
         """Moves the volume's local contents (table, replica, cache) into ``salvage-<suffix>``, with a number
-        after it where that is taken.
+        after it where that is taken; or goes on with where a crash interrupted that.
 
         Who this state directory is, its configuration and its lock stay.  Returns the new place.
         """
-        target = self._free_place(f"salvage-{suffix}")
-        target.mkdir(mode=0o700)
+        target = self._free_place(f"{SALVAGE}{suffix}")
+        draft = self._unfinished or target.with_name(target.name + UNFINISHED)
+        make_directory(draft)
         for entry in self._contents():
-            entry.rename(target / entry.name)
+            entry.rename(draft / entry.name)
+        # Both: a move between directories is one change of each.
+        sync_directory(draft)
+        sync_directory(self.path)
+        target = draft.rename(draft.with_name(draft.name.removesuffix(UNFINISHED)))
         sync_directory(self.path)
         return target
 
@@ -314,6 +330,17 @@ def replace_file(path: Path, data: bytes) -> None:
     finally:
         os.close(descriptor)
     temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory, mode 0700, and those above it, where they are missing.  Durably: what is synced
+    below
+    a directory whose own name is lost is lost with it."""
+    if not path.exists():
+        make_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    # Also where it was there: whoever made it may not have come to its sync.
     sync_directory(path.parent)
 
 

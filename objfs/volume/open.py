@@ -392,7 +392,7 @@ class _Opening:
         holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
         # Without checkpoint.json the table is what an interrupted recovery left.
         unfinished = read_progress(home) is None or not home.database_path.exists()
-        if worthless or (unfinished and not holds_data):
+        if not home.half_set_aside and (worthless or (unfinished and not holds_data)):
             await trio.to_thread.run_sync(home.remove_contents)
             return
         stamp = f"{self._clock.now_ns() // 1_000_000_000}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,9 +18,14 @@ from objfs.volume.local import (
     format_config,
     parse_config,
     read_json,
+    replace_file,
+    sync_directory,
     write_json,
 )
 from objfs.volume.settings import GIB, SETTINGS, VolumeSettings
+from tests.doubles.disk import certain, kept
+from tests.doubles.journal import Journal
+from tests.doubles.recorder import Recorder
 
 CONFIG = VolumeConfig(
     b"v" * 16,
@@ -181,6 +187,66 @@ def test_the_mark_of_a_mirror_goes_with_what_it_marks(tmp_path: Path) -> None:
     home.mark_mirror()
     home.remove_contents()
     assert not home.is_mirror()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Recorder]:
+    """Everything below ``tmp_path / "disk"`` is recorded."""
+    (tmp_path / "disk").mkdir()
+    recorder = Recorder(tmp_path / "disk", Journal())
+    with recorder.installed():
+        yield recorder
+
+
+def certain_names(disk: Recorder) -> set[str]:
+    """What no power cut takes."""
+    return {path for path, _ in certain(disk.journal.records).walk()}
+
+
+def test_i1_a_new_state_directory_is_itself_durable(disk: Recorder, tmp_path: Path) -> None:
+    home = VolumeHome(tmp_path / "disk" / "var" / "objfs", "vol")
+    home.create()
+    home.new_state(bytes(16))
+    assert "var/objfs/vol/state.json" in certain_names(disk)
+
+
+@pytest.fixture
+def full(disk: Recorder, tmp_path: Path) -> VolumeHome:
+    """A state directory with a table and a file in its cache, all of it durable."""
+    home = VolumeHome(tmp_path / "disk", "vol")
+    home.create()
+    (home.cache_path / "00").mkdir(parents=True)
+    replace_file(home.database_path, b"rows")
+    replace_file(home.cache_path / "00" / "file", b"bytes")
+    sync_directory(home.cache_path)
+    return home
+
+
+SET_ASIDE = {"vol/salvage-1/meta.db", "vol/salvage-1/cache/00/file"}
+
+
+def test_i1_what_was_set_aside_survives_a_power_cut(disk: Recorder, full: VolumeHome) -> None:
+    """A move between directories is two changes: both must be on the disk before anything goes on."""
+    full.set_aside("1")
+    assert certain_names(disk) >= SET_ASIDE
+
+
+def test_setting_aside_goes_on_after_a_crash_anywhere(
+    disk: Recorder, full: VolumeHome, tmp_path: Path
+) -> None:
+    """Nothing that may hold the only copy of something stays where a recovery would remove it."""
+    start = len(disk.journal.records)
+    full.set_aside("1")
+    records = disk.journal.records
+    for end in range(start, len(records) + 1):
+        tree = kept(records[:end])
+        (tmp_path / f"after{end}").mkdir()
+        tree.write_out(tmp_path / f"after{end}")
+        again = VolumeHome(tmp_path / f"after{end}", "vol")
+        if again.half_set_aside or again.database_path.exists():
+            again.set_aside("1")
+        found = {str(path.relative_to(tmp_path / f"after{end}")) for path in again.path.rglob("*")}
+        assert found >= SET_ASIDE
 
 
 def test_json_files_are_absent_or_whole(tmp_path: Path) -> None:
