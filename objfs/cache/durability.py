@@ -259,10 +259,12 @@ class Durability:
 
     def _rows_synced(self, entry: Entry, meanwhile: RangeSet) -> None:
         """The rows of one version after a sync.  They are replaced as a whole, so what was written
-        meanwhile must be small enough to ride in the log, else all of it waits for the next round."""
+        meanwhile must be small enough to ride in the log, else all of it waits for the next round.
+
+        Also where another sync has vouched for it since, by the log: this one's file does not hold it."""
         if self._shelf.unplaced.get(entry.chunk) is not entry or not self._has_row(entry):
             return
-        late = entry.unsynced.common(meanwhile)
+        late = entry.present.common(meanwhile)
         if late.total > self._settings.inline_limit:
             return
         entry.unsynced = late

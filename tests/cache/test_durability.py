@@ -16,6 +16,9 @@ from objfs.cache.ledger import CleanLog
 from objfs.errors import Corrupt, ObjfsError
 from objfs.model import ChunkId, Ino, WriteGate
 from tests.cache.rig import INO, OTHER, SMALL, Rig, damage
+from tests.doubles.disk import certain
+from tests.doubles.journal import Journal
+from tests.doubles.recorder import Recorder
 
 MIB = 1 << 20
 FOREIGN = b"00000000-0000-0000-0000-000000000000"
@@ -157,6 +160,40 @@ async def test_what_is_written_during_an_fsync_keeps_its_rows(tmp_path: Path) ->
     assert rig.memory.durable[INO] == 300_004
 
 
+async def test_i1_bytes_in_the_log_stay_there_until_their_file_was_synced(tmp_path: Path) -> None:
+    """Two fsyncs of a file run, and a write comes between.  The first to end puts it into the log and
+    answers;
+    the sync of the other, which did not catch it either, must not call the whole file synced."""
+    rig = Rig(tmp_path)
+    rig.write_now(0, 0, b"x" * 200_000)
+    files = rig.cache._files
+    real, disks = files.sync_files, {SlowDisk(): trio.Event(), SlowDisk(): trio.Event()}
+    waiting = iter(disks)
+
+    def sync_files(chunks: object) -> None:
+        real(chunks)  # type: ignore[arg-type]
+        next(waiting)()
+
+    async def fsync(answered: trio.Event) -> None:
+        await rig.cache.fsync(INO)
+        answered.set()
+
+    files.sync_files = sync_files  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        for disk, answered in disks.items():
+            entered = disk.entered
+            nursery.start_soon(fsync, answered)
+            await entered.wait()
+        rig.write_now(0, 300_000, b"late")
+        for disk, answered in disks.items():
+            disk.go.release()
+            await answered.wait()
+    power_cut(rig)
+    damage(rig, 0, 300_000, 4)
+    rig.start().recover()
+    assert await rig.read(0, 300_000, 4) == b"late"
+
+
 async def test_inline_bytes_are_bounded(tmp_path: Path) -> None:
     rig = Rig(tmp_path, replace(SMALL, inline_total=10_000))
     for ino in range(20, 40):
@@ -226,6 +263,18 @@ async def test_a_power_cut_spares_unsynced_data_that_arrived(tmp_path: Path) -> 
     report = rig.start().recover()
     assert report.lost_ranges == 0
     assert await rig.read(0, 0, 4000) == b"data" * 1000
+
+
+async def test_i1_a_new_cache_is_itself_durable(tmp_path: Path) -> None:
+    """What is synced in a directory whose own name is lost is lost with it."""
+    (tmp_path / "disk").mkdir()
+    recorder = Recorder(tmp_path / "disk", Journal())
+    with recorder.installed():
+        rig = Rig(tmp_path / "disk" / "cache")
+        rig.write_now(0, 0, b"x" * 200_000)
+        await rig.cache.fsync(INO)
+    paths = [path for path, _ in certain(recorder.journal.records).walk()]
+    assert paths == ["cache", "cache/00", f"cache/00/{rig.row().chunk:016x}"]
 
 
 async def test_inline_data_survive_the_loss_of_the_file(tmp_path: Path) -> None:
