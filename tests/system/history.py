@@ -1,27 +1,47 @@
-"""Random histories of file operations: applied to a directory, and to a model of it.
+"""Random histories of file operations, and the tree as it stands after each of them.
 
-Owns the operations that the lost-machine tests use (writes, overwrites, appends, truncations,
-renames over existing names, unlinks, links) and the question they ask: at which prefix of the
-history does a recovered tree stand?  Knows nothing of objfs: it works on any directory.
+Owns the operations that the tests of crashes and lost machines use, what each does to a tree, and which may
+come next.  All of it is pure: a tree is a mapping that nobody changes, so that those after every operation
+can be kept side by side.  Who performs operations: ``tests.system.performing`` on a directory,
+``tests.crashes.hands`` on a file system without a mount.
 """
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
-NAMES = [b"f%d" % number for number in range(12)] + [b"\xff\xfe odd", b"d1/a", b"d1/b", b"d2/a"]
-DIRECTORIES = [b"d1", b"d2"]
+FOLDERS = (b"d1", b"d2", b"d3")
+NAMES = (*(b"f%d" % number for number in range(9)), b"\xff\xfe odd")
+INSIDE = (b"a", b"b")
 PAGE = 4096
 SIZES = (1, 100, 4096, 70_000, 300_000, 1_500_000)
+"""Of writes: most are small, and some cross many chunks."""
+SMALL_SIZES = (1, 100, 4096, 20_000, 70_000, 150_000)
+"""For chunks of 64 KiB."""
+
+
+class Thing(NamedTuple):
+    """A file, directory or symbolic link: ``kind`` is ``f``, ``d`` or ``l``, ``content`` also a link's
+    target."""
+
+    number: int
+    kind: str
+    mode: int
+    content: bytes = b""
+    attributes: tuple[tuple[bytes, bytes], ...] = ()
+
+
+Tree: TypeAlias = Mapping[bytes, Thing]
+"""Path -> what is there; hard links have one number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One completed system call or a short run of them on one file."""
+    """One system call, with opening and closing around it; ``synchronous``: durable when it returns."""
 
     verb: str
     name: bytes
@@ -29,6 +49,7 @@ class Operation:
     offset: int = 0
     length: int = 0
     fill: int = 0
+    synchronous: bool = False
 
     @property
     def data(self) -> bytes:
@@ -36,162 +57,245 @@ class Operation:
         return (random.Random(self.fill).randbytes(PAGE) * (self.length // PAGE + 1))[: self.length]
 
 
-class Model:
-    """What the tree must hold: names and shared contents (hard links share one)."""
-
-    def __init__(self) -> None:
-        self.files: dict[bytes, bytearray] = {}
-
-    def apply(self, operation: Operation) -> None:
-        getattr(self, f"_{operation.verb}")(operation)
-
-    def snapshot(self) -> dict[bytes, bytes]:
-        return {name: bytes(content) for name, content in self.files.items()}
-
-    def _write(self, op: Operation) -> None:
-        content = self.files.setdefault(op.name, bytearray())
-        data = op.data
-        if len(content) < op.offset:
-            content.extend(bytes(op.offset - len(content)))
-        content[op.offset : op.offset + op.length] = data
-
-    def _truncate(self, op: Operation) -> None:
-        content = self.files[op.name]
-        if len(content) > op.length:
-            del content[op.length :]
-        else:
-            content.extend(bytes(op.length - len(content)))
-
-    def _rename(self, op: Operation) -> None:
-        if self.files[op.name] is not self.files.get(op.other):
-            self.files[op.other] = self.files.pop(op.name)
-
-    def _unlink(self, op: Operation) -> None:
-        del self.files[op.name]
-
-    def _link(self, op: Operation) -> None:
-        self.files[op.other] = self.files[op.name]
+# --- what an operation does ------------------------------------------------------------------
 
 
-def history(seed: int) -> Iterator[Operation]:
-    """An endless, reproducible history; each operation is valid after those before it."""
-    rng = random.Random(seed)
-    model = Model()
-    number = 0
+def applied(tree: Tree, operation: Operation) -> Tree:
+    """The tree afterwards.  New things are numbered by ``fill``, which is another in each operation."""
+    changed = dict(tree)
+    _EFFECTS[operation.verb](changed, operation)
+    return changed
+
+
+def _replace(tree: dict[bytes, Thing], thing: Thing) -> None:
+    """A file has several names, and all show the same."""
+    for path, other in tree.items():
+        if other.number == thing.number:
+            tree[path] = thing
+
+
+def _create(tree: dict[bytes, Thing], op: Operation) -> None:
+    tree[op.name] = Thing(op.fill, "f", 0o644)
+
+
+def _mkdir(tree: dict[bytes, Thing], op: Operation) -> None:
+    tree[op.name] = Thing(op.fill, "d", 0o755)
+
+
+def _symlink(tree: dict[bytes, Thing], op: Operation) -> None:
+    tree[op.name] = Thing(op.fill, "l", 0o777, b"to %d" % op.fill)
+
+
+def _write(tree: dict[bytes, Thing], op: Operation) -> None:
+    old = tree[op.name].content
+    padded = old.ljust(op.offset, b"\0")
+    content = padded[: op.offset] + op.data + padded[op.offset + op.length :]
+    _replace(tree, tree[op.name]._replace(content=content))
+
+
+def _truncate(tree: dict[bytes, Thing], op: Operation) -> None:
+    content = tree[op.name].content[: op.length].ljust(op.length, b"\0")
+    _replace(tree, tree[op.name]._replace(content=content))
+
+
+def _rename(tree: dict[bytes, Thing], op: Operation) -> None:
+    if op.other in tree and tree[op.other].number == tree[op.name].number:
+        return
+    tree[op.other] = tree.pop(op.name)
+    for path in [path for path in tree if path.startswith(op.name + b"/")]:
+        tree[op.other + path[len(op.name) :]] = tree.pop(path)
+
+
+def _remove(tree: dict[bytes, Thing], op: Operation) -> None:
+    del tree[op.name]
+
+
+def _link(tree: dict[bytes, Thing], op: Operation) -> None:
+    tree[op.other] = tree[op.name]
+
+
+def _chmod(tree: dict[bytes, Thing], op: Operation) -> None:
+    _replace(tree, tree[op.name]._replace(mode=0o600 + op.fill % 0o100))
+
+
+def _attribute(tree: dict[bytes, Thing], op: Operation) -> None:
+    _replace(tree, tree[op.name]._replace(attributes=((b"user.a", b"%d" % op.fill),)))
+
+
+def _nothing(_tree: dict[bytes, Thing], _op: Operation) -> None:
+    """What only makes durable."""
+
+
+_EFFECTS = {
+    "create": _create,
+    "mkdir": _mkdir,
+    "symlink": _symlink,
+    "write": _write,
+    "truncate": _truncate,
+    "rename": _rename,
+    "unlink": _remove,
+    "rmdir": _remove,
+    "link": _link,
+    "chmod": _chmod,
+    "attribute": _attribute,
+    "fsync": _nothing,
+}
+
+
+# --- which may come next ---------------------------------------------------------------------
+
+
+def chosen(generator: random.Random, tree: Tree, number: int, sizes: Sequence[int] = SIZES) -> Operation:
+    """A random operation that is valid for the tree; ``number`` is another for each of a history."""
+    verbs, weights = zip(*_WEIGHTS.items(), strict=True)
     while True:
-        number += 1
-        operation = _choose(rng, model, number)
-        model.apply(operation)
-        yield operation
+        verb = generator.choices(verbs, weights)[0]
+        operation = _candidate(generator, tree, verb, number, sizes)
+        if operation is not None:
+            return operation
 
 
-def _choose(rng: random.Random, model: Model, number: int) -> Operation:
-    present = sorted(model.files)
-    absent = [name for name in NAMES if name not in model.files]
-    verb = rng.choices(("write", "rename", "unlink", "truncate", "link"), (10, 4, 2, 2, 1))[0]
-    if not present or (verb == "link" and not absent):
-        verb = "write"
-    if verb == "write":
-        name = rng.choice(NAMES)
-        size = len(model.files.get(name, b""))
-        offset = rng.choice((0, size, rng.randint(0, size)))
-        return Operation("write", name, offset=offset, length=rng.choice(SIZES), fill=number)
-    name = rng.choice(present)
-    if verb == "truncate":
-        return Operation("truncate", name, length=rng.randint(0, len(model.files[name]) + 5000))
+_WEIGHTS = {
+    "create": 6,
+    "mkdir": 1,
+    "symlink": 1,
+    "write": 24,
+    "truncate": 4,
+    "rename": 7,
+    "unlink": 4,
+    "rmdir": 1,
+    "link": 2,
+    "chmod": 2,
+    "attribute": 1,
+    "fsync": 4,
+}
+
+
+def _candidate(
+    generator: random.Random, tree: Tree, verb: str, number: int, sizes: Sequence[int]
+) -> Operation | None:
+    files = [path for path, thing in sorted(tree.items()) if thing.kind == "f"]
+    if verb in ("create", "mkdir", "symlink"):
+        free = _free_names(tree, folders=verb == "mkdir")
+        return Operation(verb, generator.choice(free), fill=number) if free else None
+    if verb == "rmdir":
+        empty = [path for path in tree if _is_empty_folder(tree, path)]
+        return Operation(verb, generator.choice(sorted(empty))) if empty else None
     if verb == "rename":
-        return Operation("rename", name, rng.choice([other for other in NAMES if other != name]))
+        return _some_rename(generator, tree)
+    if verb == "unlink":
+        leaves = [path for path, thing in sorted(tree.items()) if thing.kind != "d"]
+        return Operation(verb, generator.choice(leaves)) if leaves else None
+    if not files:
+        return None
+    name = generator.choice(files)
+    if verb == "write":
+        size = len(tree[name].content)
+        offset = generator.choice((0, size, generator.randint(0, size), generator.randint(0, size + 5000)))
+        length = generator.choice(sizes)
+        return Operation(verb, name, b"", offset, length, number, synchronous=generator.random() < 0.08)
+    if verb == "truncate":
+        size = len(tree[name].content)
+        return Operation(verb, name, length=generator.choice((0, generator.randint(0, size + 5000))))
     if verb == "link":
-        return Operation("link", name, rng.choice(absent))
-    return Operation("unlink", name)
+        free = _free_names(tree)
+        return Operation(verb, name, generator.choice(free)) if free else None
+    return Operation(verb, name, fill=number, synchronous=verb == "fsync")
 
 
-def prepare(root: Path) -> None:
-    """The directories that histories use."""
-    for directory in DIRECTORIES:
-        os.makedirs(os.path.join(os.fsencode(root), directory), exist_ok=True)
+def _free_names(tree: Tree, *, folders: bool = False) -> list[bytes]:
+    return [path for path in _places(tree, folders=folders) if path not in tree]
 
 
-def perform(root: Path, operation: Operation) -> None:
-    """Applies one operation to a real directory; a write is one pwrite of the whole data."""
-    base = os.fsencode(root) + b"/"
-    path = base + operation.name
-    if operation.verb == "write":
-        _write(path, operation)
-    elif operation.verb == "truncate":
-        os.truncate(path, operation.length)
-    elif operation.verb == "rename":
-        os.rename(path, base + operation.other)
-    elif operation.verb == "link":
-        os.link(path, base + operation.other)
+def _places(tree: Tree, *, folders: bool = False) -> list[bytes]:
+    if folders:
+        return list(FOLDERS)
+    there = [folder for folder in FOLDERS if folder in tree]
+    return [*NAMES, *(folder + b"/" + name for folder in there for name in INSIDE)]
+
+
+def _is_empty_folder(tree: Tree, path: bytes) -> bool:
+    return tree[path].kind == "d" and not any(other.startswith(path + b"/") for other in tree)
+
+
+def _some_rename(generator: random.Random, tree: Tree) -> Operation | None:
+    """Of a file over a file or a free name; of a directory over an empty one or a free name."""
+    if not tree:
+        return None
+    name = generator.choice(sorted(tree))
+    if tree[name].kind == "d":
+        places = [path for path in FOLDERS if path not in tree or _is_empty_folder(tree, path)]
     else:
-        os.unlink(path)
+        places = _places(tree)
+    targets = [path for path in places if path != name]
+    return Operation("rename", name, generator.choice(targets)) if targets else None
 
 
-def _write(path: bytes, operation: Operation) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-    try:
-        data = operation.data
-        written = 0
-        while written < len(data):
-            written += os.pwrite(descriptor, data[written:], operation.offset + written)
-    finally:
-        os.close(descriptor)
+# --- a whole history -------------------------------------------------------------------------
 
 
-def tree(root: Path) -> dict[bytes, bytes]:
-    """Every regular file's content by its relative name."""
-    base = os.fsencode(root)
-    found = {}
-    for folder, _, files in os.walk(base):
-        for name in files:
-            path = os.path.join(folder, name)
-            with open(path, "rb") as stream:  # noqa: PTH123 - names are bytes
-                found[os.path.relpath(path, base)] = stream.read()
-    return found
+class History:
+    """``trees[n]`` is the tree after ``n`` operations; ``operations[n]`` leads from there to the next."""
+
+    def __init__(self, seed: object, start: Tree | None = None, sizes: Sequence[int] = SIZES) -> None:
+        self._random = random.Random(repr(seed))
+        self._sizes = sizes
+        self.trees: list[Tree] = [start if start is not None else {}]
+        self.operations: list[Operation] = []
+        self.next_number = 1 + max((thing.number for thing in self.trees[0].values()), default=0)
+
+    def next(self) -> Operation:
+        """One more operation, and the tree after it."""
+        operation = chosen(self._random, self.trees[-1], self.next_number, self._sizes)
+        self.next_number += 1
+        self.operations.append(operation)
+        self.trees.append(applied(self.trees[-1], operation))
+        return operation
+
+    def grow(self, length: int) -> None:
+        """At least so many operations."""
+        while len(self.operations) < length:
+            self.next()
+
+    def go_on_from(self, length: int, found: Tree | None = None) -> None:
+        """Forgets what came after ``length`` operations, and with ``found`` goes on from that tree: as if
+        what
+        led there had been one more."""
+        del self.operations[length:], self.trees[length + 1 :]
+        if found is not None:
+            self.operations.append(Operation("fsync", b""))
+            self.trees.append(found)
+            self.next_number += 1 + max((thing.number for thing in found.values()), default=0)
 
 
-def matching_prefix(seed: int, limit: int, found: dict[bytes, bytes]) -> int | None:
-    """The longest prefix (number of operations, at most ``limit``) whose model equals ``found``.
-
-    Between two operations a file may also be created and still empty, or hold the first 1 MiB
-    pieces of a large write: a write through the kernel is several requests.
-    """
-    model = Model()
-    best = 0 if not found else None
-    for number, operation in enumerate(history(seed), 1):
-        if number > limit:
-            return best
-        if _between(model, operation, found):
-            best = number - 1
-        model.apply(operation)
-        if model.files == found:
-            best = number
-    return best
+def same(one: Tree, other: Tree) -> bool:
+    """Whether two trees are equal but for the numbers of things."""
+    return one.keys() == other.keys() and _canonical(one) == _canonical(other)
 
 
-def _between(model: Model, operation: Operation, found: dict[bytes, bytes]) -> bool:
-    """True when ``found`` is the model with ``operation`` partly done."""
-    if operation.verb != "write" or operation.name not in found:
-        return False
-    skew = operation.offset % PAGE
-    ends = [0, *range(PAGE - skew, operation.length, PAGE)]
-    return any(_partly(model, operation, done) == found for done in _plausible(model, operation, found, ends))
+def _canonical(tree: Tree) -> list[Thing]:
+    ranks: dict[int, int] = {}
+    things = (tree[path] for path in sorted(tree))
+    return [thing._replace(number=ranks.setdefault(thing.number, len(ranks))) for thing in things]
 
 
-def _plausible(model: Model, operation: Operation, found: dict[bytes, bytes], ends: list[int]) -> list[int]:
-    """Only the ends at which the file would have the length that was found."""
-    size = len(model.files.get(operation.name, b""))
-    length = len(found[operation.name])
-    return [done for done in ends if max(size, operation.offset + done if done else 0) == length]
+def kind_of(mode: int) -> str:
+    """The kind of a thing, from what stat(2) says."""
+    return {stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l"}[stat.S_IFMT(mode)]
 
 
-def _partly(model: Model, operation: Operation, done: int) -> dict[bytes, bytearray]:
-    copies = {id(content): bytearray(content) for content in model.files.values()}
-    partial = Model()
-    partial.files = {name: copies[id(content)] for name, content in model.files.items()}
-    if done:
-        partial.apply(replace(operation, length=done))
-    else:
-        partial.files.setdefault(operation.name, bytearray())
-    return partial.files
+def renumbered(tree: Tree, first: int) -> Tree:
+    """The same tree with numbers from ``first`` on."""
+    ranks: dict[int, int] = {}
+    return {
+        path: thing._replace(number=first + ranks.setdefault(thing.number, len(ranks)))
+        for path, thing in tree.items()
+    }
+
+
+def files_of(trees: Iterable[Tree], number: int) -> Iterator[Thing]:
+    """One file as each of the trees has it."""
+    for tree in trees:
+        found = next((thing for thing in tree.values() if thing.number == number), None)
+        if found is not None:
+            yield found

@@ -18,13 +18,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.system import history
 from tests.system.harness import Station, urls, wait_for_end
+from tests.system.history import History
+from tests.system.oracle import Verdict, Witness, after_loss
+from tests.system.performing import Writer, tree_of
 
 VOLUME = "lost"
 INTERVAL_S = 1
@@ -34,36 +35,14 @@ AGE_LIMIT_S = 8.0
 """What a recovered moment may be behind: the interval, its upload, and a machine that is busy testing."""
 
 
-@dataclass
-class Writer(threading.Thread):
-    """Performs a history until the mount is gone; ``done`` holds the time at which each operation ended."""
-
-    root: Path
-    seed: int
-    done: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__(daemon=True)
-
-    __hash__ = threading.Thread.__hash__
-
-    def run(self) -> None:
-        for operation in history.history(self.seed):
-            try:
-                history.perform(self.root, operation)
-            except OSError:
-                return  # the daemon is dead
-            self.done.append(time.monotonic())
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """How many operations had ended, when the flush began and at all; how many are there again; and how
+    """How many operations had ended, when the flush began and at all; which of them are there again; and how
     old their moment is in seconds."""
 
     flushed: int
     ended: int
-    recovered: int | None
+    verdict: Verdict
     age_s: float
 
 
@@ -80,17 +59,16 @@ def lose(root: Path, seed: int) -> Outcome:
             config.read_text().replace("[settings]", f"[settings]\ncheckpoint_interval = {INTERVAL_S}")
         )
         station.mount(VOLUME, mounted)
-        history.prepare(mounted)
-        station.run("flush", mounted)
         writer, flushed, died = _write_and_die(station, mounted, seed)
         station.forget(VOLUME)
         station.attach(VOLUME, urls(places))
         station.run("mount", VOLUME, mounted, "--force")
-        found = history.tree(mounted)
+        found = tree_of(mounted)
         station.umount(mounted)
-    prefix = history.matching_prefix(seed, len(writer.done) + 1, found)
-    missing = writer.done[prefix:] if prefix is not None else []
-    return Outcome(flushed, len(writer.done), prefix, died - missing[0] if missing else 0.0)
+    ended = len(writer.done)
+    verdict = after_loss(writer.history, Witness(ended, ended + 1, flushed=flushed), found, by_requests=True)
+    missing = writer.done[verdict.prefix :] if verdict.prefix is not None else []
+    return Outcome(flushed, ended, verdict, died - missing[0] if missing else 0.0)
 
 
 def _write_and_die(station: Station, mounted: Path, seed: int) -> tuple[Writer, int, float]:
@@ -98,7 +76,7 @@ def _write_and_die(station: Station, mounted: Path, seed: int) -> tuple[Writer, 
     pid = int(station.status(mounted)["pid"])
     generator = random.Random(seed)
     life = generator.uniform(*LIFE_S)
-    writer = Writer(mounted, seed)
+    writer = Writer(mounted, History(seed))
     writer.start()
     end = time.monotonic() + life
     writer.join(generator.uniform(0.1, life))
@@ -118,12 +96,8 @@ def _write_and_die(station: Station, mounted: Path, seed: int) -> tuple[Writer, 
 def complaint(seed: int, outcome: Outcome) -> str | None:
     """What is wrong with an outcome, None when nothing is."""
     replay = f"replay: python -m tests.system.lost_machine --first {seed} --seeds 1"
-    if outcome.recovered is None:
-        return f"seed {seed}: the tree is no prefix of {outcome.ended} operations; {replay}"
-    if outcome.recovered < outcome.flushed:
-        return (
-            f"seed {seed}: {outcome.flushed - outcome.recovered} operations before a flush are gone; {replay}"
-        )
+    if not outcome.verdict.well:
+        return f"seed {seed}: {outcome.verdict.complaint}; {replay}"
     if outcome.age_s > AGE_LIMIT_S:
         return f"seed {seed}: the recovered moment is {outcome.age_s:.1f} s old; {replay}"
     return None
