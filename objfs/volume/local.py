@@ -20,6 +20,7 @@ import shutil
 import socket
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -335,13 +336,14 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def make_directory(path: Path) -> None:
     """Makes a directory, mode 0700, and those above it, where they are missing.  Durably: what is synced
-    below
-    a directory whose own name is lost is lost with it."""
+    below a directory whose own name is lost is lost with it."""
     if not path.exists():
         make_directory(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
-    # Also where it was there: whoever made it may not have come to its sync.
-    sync_directory(path.parent)
+    # Also where it was there: whoever made it may not have come to its sync.  A parent that we may not even
+    # read has stood long before us.
+    with suppress(PermissionError):
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
