@@ -77,6 +77,7 @@ class Engine:
         self.table = volume.meta
         self.opened_buckets = opened_buckets
         self.read_only = volume.lease is None
+        self._asked_to_read = options.read_only
         self.outcome = ""
         self.clean = False
         self.clock = clock
@@ -131,7 +132,7 @@ class Engine:
     def _make_pin(self) -> PinHolder | None:
         """None too where the volume has features that forbid this version to write anything."""
         volume = self.volume
-        if not self.read_only or self.header.features.read_only:
+        if not self.read_only or volume.newer_features:
             return None
         return PinHolder(volume.buckets, volume.ring, new_pin(volume.moment.manifest.sequence))
 
@@ -214,6 +215,11 @@ class Engine:
     def lease_lost(self) -> bool:
         """Another machine has the volume: what has not left yet never will."""
         return self.volume.lease is not None and self.volume.lease.lost
+
+    @property
+    def reason(self) -> str:
+        """Why nothing can be written; empty where it can, or where nobody asked for it."""
+        return "" if self._asked_to_read else self.gate.reason or ""
 
     @property
     def safe(self) -> bool:

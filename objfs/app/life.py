@@ -110,7 +110,7 @@ class Life:
             directory=str(self.directory),
             pid=os.getpid(),
             read_only=not engine.gate.open,
-            reason=engine.gate.reason or "" if not engine.read_only else "",
+            reason=engine.reason,
             lease_lost=engine.lease_lost,
             epoch=engine.epoch,
             inodes=inodes,

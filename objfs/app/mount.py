@@ -172,7 +172,8 @@ async def _serve(plan: MountPlan, life: Life, engine: Engine, readiness: Readine
 
 async def _answer_the_kernel(plan: MountPlan, life: Life, engine: Engine, readiness: Readiness) -> None:
     """From mount(2) to the end of the mount."""
-    options = fuse_options(plan.volume.name, plan.options.kernel, allow_other=plan.options.allow_other)
+    flags = {*plan.options.kernel, "ro"} - {"rw"} if engine.read_only else plan.options.kernel
+    options = fuse_options(plan.volume.name, flags, allow_other=plan.options.allow_other)
     session = Session(engine.operations, plan.directory, options)
     session.mount()
     clean = False

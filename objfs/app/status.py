@@ -63,7 +63,7 @@ class Status:
     read_only: bool
     """Writes are refused: it was mounted so, or writing was stopped."""
     reason: str
-    """Why writing was stopped; empty while it is allowed, and where it never was."""
+    """Why nothing can be written; empty where it can, and where only reading was asked for."""
     lease_lost: bool
     """Another machine took the volume over: what is dirty here never reaches the buckets."""
     epoch: int

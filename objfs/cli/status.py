@@ -91,8 +91,9 @@ def _state(status: Fields) -> str:
     if state == "unmounted":
         return f"unmounted from {where}, {size(status.integer('dirty_bytes'))} left to drain"
     mode = "read only" if status.flag("read_only") else "read and write"
-    reason = f"; writing stopped: {status.text('reason', 8192)}" if status.text("reason", 8192) else ""
-    return f"{state} at {where}, {mode}{reason}"
+    reason = status.text("reason", 8192)
+    stopped = "; writing stopped" if reason and status.integer("epoch") else ""
+    return f"{state} at {where}, {mode}{stopped}" + (f": {reason}" if reason else "")
 
 
 def _safety(status: Fields) -> str:

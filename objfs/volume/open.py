@@ -36,6 +36,7 @@ from objfs.store.store import SegmentStore
 from objfs.volume.attach import find_headers, identified
 from objfs.volume.checkpoint import Moment
 from objfs.volume.epochs import Holder
+from objfs.volume.features import Features
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.header import newest as newest_header
 from objfs.volume.keys import spread_header
@@ -107,7 +108,7 @@ class OpenVolume:
 
     ``carried`` are pages in which the table differs from the replica already.  ``salvage`` is where local
     state was set aside; ``left_out`` says why buckets are not used.  ``lease`` is None where the mount only
-    reads (the gate is closed then).
+    reads (the gate is closed then, and says why).
     """
 
     home: VolumeHome
@@ -124,6 +125,11 @@ class OpenVolume:
     carried: PageSet | None
     verdict: Verdict
     salvage: Path | None
+
+    @property
+    def newer_features(self) -> bool:
+        """Whether header or moment has features that forbid this program to write anything."""
+        return self.header.features.read_only or self.moment.manifest.features.read_only
 
     async def close(self, *, clean: bool, settled: bool) -> None:
         """Gives lease and files back, after everything that uses them has stopped.
@@ -174,6 +180,12 @@ RELEASE_S = 30.0
 _Found: TypeAlias = tuple[Verdict, Moment, Replica, MetaDatabase, PageSet | None]
 
 
+def _left_settled(lease: Lease) -> bool:
+    """Whether no manifest of the holder before can still be under way."""
+    before = lease.previous
+    return before is None or (before.released and before.settled)
+
+
 class _Opening:
     """One run of the protocol."""
 
@@ -199,6 +211,8 @@ class _Opening:
         self._store = SegmentStore(buckets.buckets, ring, header.code, clock=clock, gate=gate)
         self._store.use_buckets(buckets.buckets, [entry.slot for entry in header.buckets if entry.shards])
         self._salvage: Path | None = None
+        self._unknown = ""
+        """Features that only a newer program may write, where header or newest manifest has some."""
 
     async def run(self, found: Mapping[str, bytes], left_out: dict[Slot, str]) -> OpenVolume:
         lease = await self._take_lease()
@@ -206,13 +220,16 @@ class _Opening:
             if lease is not None:
                 await spread_header(self._buckets, self._ring, self._header, found)
             verdict, moment, replica, meta, carried = await self._renewing(lease)
+            if lease is not None and self._unknown:
+                await lease.release(settled=_left_settled(lease))
+                lease = None
         except BaseException:
             if lease is not None:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_S):
                     await lease.release(settled=False)
             raise
         if lease is None:
-            self._gate.close("the volume is mounted read-only")
+            self._gate.close(self._why_read_only())
         return OpenVolume(
             self._home,
             self._header,
@@ -230,6 +247,11 @@ class _Opening:
             self._salvage,
         )
 
+    def _why_read_only(self) -> str:
+        if not self._unknown:
+            return "the volume is mounted read-only"
+        return f"the volume has {self._unknown}, which only a newer objfs can write: it is mounted read-only"
+
     async def _renewing(self, lease: Lease | None) -> _Found:
         """The rest of the protocol, while the lease is renewed: a recovery may take long."""
         failure: BaseException | None = None
@@ -238,7 +260,8 @@ class _Opening:
             if lease is not None:
                 nursery.start_soon(lease.run)
             try:
-                found = await self._table(await self._newest(lease), writes=lease is not None)
+                newest = await self._newest(lease)
+                found = await self._table(newest, writes=lease is not None and not self._unknown)
             except Exception as error:
                 failure = error
             nursery.cancel_scope.cancel()
@@ -256,7 +279,7 @@ class _Opening:
         if self._options.read_only:
             return None
         if self._header.features.read_only:
-            log.warning("volume opened read-only: it has features that only a newer objfs can write")
+            self._only_read(self._header.features)
             return None
         state = self._home.read_state() or self._home.new_state(self._header.volume)
         if state.volume != self._header.volume:
@@ -288,8 +311,10 @@ class _Opening:
         self._judge(newest)  # a history that is older than ours must not be fenced before a person decides
         if lease is None:
             return newest
-        before = lease.previous
-        if before is None or (before.released and before.settled):
+        if newest.manifest.features.read_only:
+            self._only_read(newest.manifest.features)
+            return newest
+        if _left_settled(lease):
             if await adopt(self._buckets, self._ring, newest):
                 return newest
             log.warning("manifest %d has a rival", newest.manifest.sequence)
@@ -297,6 +322,11 @@ class _Opening:
         if bar is None:
             raise Unclean("the newest manifest went away while the volume was opened; try again")
         return bar
+
+    def _only_read(self, features: Features) -> None:
+        self._unknown = features.unknown
+        log.warning("%s", self._why_read_only())
+        self._tell(self._why_read_only())
 
     # --- local state -----------------------------------------------------------------------
 
