@@ -1,0 +1,232 @@
+"""Lives of a volume, and the many deaths in each.
+
+Owns how a machine lives (a random history, beside it fsyncs, flushes, checkpoints, deletes) and how it is
+found after each of its deaths.  A life is recorded once; it can then be ended after any of its records, in
+any of three ways: by a kill, a power cut, the loss of the machine.  Each death makes another machine, which
+is opened, read, judged by the oracle and audited, and may live on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import trio
+
+from objfs.app.engine import Engine
+from objfs.backends.wrappers.faults import Fault, Gone, Slow
+from objfs.errors import BucketError, StaleHandle
+from objfs.model import Ino
+from tests.crashes.hands import ROOT_USER, Hands
+from tests.crashes.machine import BUCKETS, SETTINGS, Machine, machine_of
+from tests.crashes.story import Begun, Ended, Story, uptime_at, witness
+from tests.doubles.disk import Tree as Disk
+from tests.doubles.disk import cut_power, kept
+from tests.doubles.journal import Deleted, Journal, Marked, Put, Record
+from tests.system import oracle
+from tests.system.history import Tree
+from tests.system.oracle import Verdict, Witness
+
+log = logging.getLogger(__name__)
+
+Kind: TypeAlias = Literal["kill", "cut", "loss"]
+"""Of death."""
+
+BESIDE = 0.08
+"""The share of steps at which something is asked for beside the history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a machine lives; all of it follows from the seed.  ``seconds`` is how long."""
+
+    seed: str
+    seconds: float
+    pace_s: float
+    slow_s: float
+    away: str
+    """A bucket that does not answer, or none."""
+    orderly: bool
+    """Whether the life ends by unmounting."""
+    fsync: str
+
+
+def planned(seed: str, *, away: str = "", seconds: float | None = None) -> Plan:
+    generator = random.Random(f"plan {seed}")
+    return Plan(
+        seed,
+        generator.uniform(0.5, 1.6) if seconds is None else seconds,
+        generator.choice((0.0, 0.001, 0.004)),
+        generator.choice((0.0, 0.002, 0.01)),
+        away,
+        generator.random() < 0.3,
+        generator.choice(("local", "local", "bucket")),
+    )
+
+
+# --- living ----------------------------------------------------------------------------------
+
+
+class Life:
+    """One machine with a history on it, from the mount to the end."""
+
+    def __init__(self, machine: Machine, story: Story, plan: Plan) -> None:
+        self._machine = machine
+        self._story = story
+        self._plan = plan
+        self._random = random.Random(f"life {plan.seed}")
+        self._journal = machine.journal
+
+    async def run(self) -> None:
+        """Returns when the machine is off."""
+        plan = self._plan
+        settings = replace(SETTINGS, fsync=plan.fsync)
+        faults = {name: Fault(Slow(plan.slow_s)) for name in BUCKETS} if plan.slow_s else {}
+        if plan.away:
+            faults[plan.away] = Fault(Gone(), skip=self._random.randint(0, 400))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._story.uptime.run)
+            async with self._machine.mounted(settings, faults=faults) as engine:
+                await self._work(engine)
+                if plan.orderly:
+                    with trio.move_on_after(plan.seconds):
+                        await engine.finish()
+            nursery.cancel_scope.cancel()
+
+    async def _work(self, engine: Engine) -> None:
+        hands = Hands(engine.fs)
+        async with trio.open_nursery() as beside:
+            with trio.move_on_after(self._plan.seconds):
+                while True:
+                    await self._step(hands)
+                    if self._random.random() < BESIDE:
+                        self._ask(engine, hands, beside)
+                    await trio.sleep(self._random.uniform(0, 2 * self._plan.pace_s))
+            beside.cancel_scope.cancel()
+        hands.let_go()
+
+    async def _step(self, hands: Hands) -> None:
+        story, journal = self._story, self._journal
+        before = story.history.trees[-1]
+        operation = story.history.next()
+        story.mark(journal, Begun(story.length))
+        with trio.CancelScope(shield=True):
+            await hands.perform(operation)
+        durable = before[operation.name].number if operation.synchronous else None
+        story.mark(journal, Ended(story.length, durable))
+        if operation.synchronous and self._plan.fsync == "bucket":
+            story.answer(journal, story.ask(journal, "buckets", story.length))
+
+    # --- beside the history --------------------------------------------------------------
+
+    def _ask(self, engine: Engine, hands: Hands, beside: trio.Nursery) -> None:
+        """Asked now, answered some time: what is written meanwhile is no part of it."""
+        story, journal = self._story, self._journal
+        files = [
+            (path, thing) for path, thing in sorted(story.history.trees[-1].items()) if thing.kind == "f"
+        ]
+        what = self._random.choice(("file", "file", "everything", "buckets"))
+        if what == "file" and files:
+            path, thing = self._random.choice(files)
+            question = story.ask(journal, "file", story.length, thing.number)
+            beside.start_soon(self._fsync, engine, hands.ino(path), question)
+        elif what == "everything":
+            beside.start_soon(self._wait, engine.fs.sync, story.ask(journal, "everything", story.length))
+        elif what == "buckets":
+            beside.start_soon(self._wait, engine.flush, story.ask(journal, "buckets", story.length))
+
+    async def _fsync(self, engine: Engine, ino: Ino, question: int) -> None:
+        try:
+            handle = await engine.fs.open(ino, os.O_RDONLY, ROOT_USER)
+        except StaleHandle:
+            return
+        await self._wait(partial(engine.fs.fsync, handle.fh), question)
+        engine.fs.release(handle.fh)
+
+    async def _wait(self, promised: Callable[[], Awaitable[None]], question: int) -> None:
+        try:
+            await promised()
+        except BucketError as error:
+            log.info("question %d has no answer: %s", question, error)
+        else:
+            self._story.answer(self._journal, question)
+
+
+# --- dying -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """After ``records`` of a journal.  ``boot`` is that of the machine which died."""
+
+    kind: Kind
+    records: Sequence[Record]
+    story: Story
+    seed: str
+    boot: int
+    point: str = ""
+    """The name of the place, where it has one."""
+    without: str = ""
+    """The bucket that another machine has to do without."""
+
+    def disk(self) -> Disk:
+        if self.kind == "kill":
+            return kept(self.records)
+        return cut_power(self.records, random.Random(f"disk {self.seed}"))
+
+    def witness(self) -> Witness:
+        return witness(self.records, uptime_at(self.records))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a death left.  ``age_s`` is by how much the recovered moment of a lost machine is behind."""
+
+    verdict: Verdict
+    tree: Tree
+    age_s: float = 0.0
+
+    @property
+    def complaint(self) -> str:
+        return self.verdict.complaint
+
+
+JUDGES = {"kill": oracle.after_kill, "cut": oracle.after_power_cut, "loss": oracle.after_loss}
+
+
+async def reborn(root: Path, death: Death) -> Machine:
+    """The machine that comes after a death, not yet on: the same disk after a kill, what a power cut left of
+    it, or another machine with nothing."""
+    if death.kind == "loss":
+        journal = Journal(record for record in death.records if isinstance(record, Put | Deleted))
+        return await machine_of(root, Disk(), journal, host="another", boot=1000 + death.boot)
+    disk = death.disk()
+    if death.kind == "kill":
+        return await machine_of(root, disk, Journal(death.records), boot=death.boot)
+    elsewhere = (item for item in death.records if isinstance(item, Put | Deleted | Marked))
+    journal = Journal([*disk.records(), *elsewhere])
+    return await machine_of(root, disk, journal, boot=death.boot + 1)
+
+
+async def examined(machine: Machine, death: Death, *, drained: bool = False) -> Found:
+    """Opens the machine, reads all of it and judges.  ``drained``: what it has must also reach the buckets,
+    and be the same to a fresh machine."""
+    lost = death.kind == "loss"
+    with machine.on():
+        if lost:
+            await machine.attach(without={death.without})
+        async with machine.mounted(force=lost) as engine:
+            tree = await Hands(engine.fs).tree()
+            damage = engine.table.check()
+            if drained:
+                await engine.finish()
+    verdict = JUDGES[death.kind](death.story.history, death.witness(), tree)
+    if damage:
+        verdict = Verdict(None, f"the inode table is damaged: {damage[0]} ({len(damage)} findings)")
+    return Found(verdict, tree)

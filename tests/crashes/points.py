@@ -1,0 +1,176 @@
+"""The named places at which a machine is stopped, as they show in a journal.
+
+Owns the names.  A place is *after* a record: what it says has taken effect, and nothing after it.  So no
+line of objfs knows of any of them: whatever it does to its disk or its buckets is a place, and these are
+the ones that a test asks for by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from objfs.store import layout
+from tests.doubles.journal import (
+    Cut,
+    Deleted,
+    Journal,
+    Made,
+    Number,
+    Put,
+    Record,
+    Removed,
+    Renamed,
+    SyncEnded,
+    Written,
+)
+
+Where: TypeAlias = Callable[[Number], str]
+"""The path of a file below the state directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """A record of one kind about a path that matches."""
+
+    kind: type[Made] | type[Written] | type[Cut] | type[Removed] | type[Renamed] | type[SyncEnded]
+    path: str
+    at_start: bool = False
+    """Of a write: at offset 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class InBucket:
+    """A put or delete of a key that matches; ``nth``: of as many copies of one object, or shards of one
+    segment, as there are by then."""
+
+    kind: type[Put] | type[Deleted]
+    key: str
+    nth: int = 0
+    before: bool = False
+    """The place is before it."""
+
+
+POINTS: Mapping[str, OnDisk | InBucket] = {
+    # flush: bytes, then rows, then one sync of the log
+    "cache file made": OnDisk(Made, r"cache/../\w+"),
+    "cache bytes written": OnDisk(Written, r"cache/../\w+"),
+    "cache file synced": OnDisk(SyncEnded, r"cache/../\w+"),
+    "cache directory synced": OnDisk(SyncEnded, r"cache/.."),
+    "cache file removed": OnDisk(Removed, r"cache/../\w+"),
+    "row committed": OnDisk(Written, r"meta\.db-wal"),
+    "log synced": OnDisk(SyncEnded, r"meta\.db-wal"),
+    "log begun again": OnDisk(Written, r"meta\.db-wal", at_start=True),
+    "log moved into the table": OnDisk(Written, r"meta\.db"),
+    "table synced": OnDisk(SyncEnded, r"meta\.db"),
+    # upload of a segment
+    "segment sealed": InBucket(Put, r"segment/.*", nth=1, before=True),
+    "first shard uploaded": InBucket(Put, r"segment/.*", nth=1),
+    "second shard uploaded": InBucket(Put, r"segment/.*", nth=2),
+    "last shard uploaded": InBucket(Put, r"segment/.*", nth=3),
+    # checkpoint
+    "intent written": OnDisk(Renamed, r"checkpoint\.json"),
+    "manifest at one bucket": InBucket(Put, r"manifest/.*", nth=1),
+    "manifest at two buckets": InBucket(Put, r"manifest/.*", nth=2),
+    "manifest at all buckets": InBucket(Put, r"manifest/.*", nth=3),
+    "replica suspect": OnDisk(Renamed, r"pages/image\.json"),
+    "replica written": OnDisk(Written, r"pages/image"),
+    "replica cut": OnDisk(Cut, r"pages/image"),
+    "page hashes written": OnDisk(Written, r"pages/sums"),
+    "delta pages noted": OnDisk(Renamed, r"deltas\.json"),
+    # garbage collection
+    "manifest deleted": InBucket(Deleted, r"manifest/.*"),
+    "segment deleted": InBucket(Deleted, r"segment/.*"),
+    # lease
+    "lease remembered": OnDisk(Renamed, r"lease\.json"),
+    "lease at one bucket": InBucket(Put, r"lease/.*", nth=1),
+    "lease at two buckets": InBucket(Put, r"lease/.*", nth=2),
+    "old lease deleted": InBucket(Deleted, r"lease/.*"),
+    # mounting and unmounting
+    "clean mark taken": OnDisk(Removed, r"clean"),
+    "clean mark made": OnDisk(Renamed, r"clean"),
+    "cache sums begun again": OnDisk(Removed, r"cache/clean\.log"),
+    "cache sums written": OnDisk(Written, r"cache/clean\.log"),
+}
+BASE_REWRITE = "base rewritten"
+"""The last shard of a blob of a new base; which puts these are is told by a later manifest."""
+NAMES = (*POINTS, BASE_REWRITE)
+HOME = "home/vol/"
+
+
+@dataclass(slots=True)
+class _Copies:
+    """How many buckets have taken an object, or shards a segment, in this round of puts."""
+
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def count(self, record: Put) -> int:
+        shard = layout.parse_shard(record.key)
+        name = shard.uuid.hex() if shard is not None else f"{record.key} {hash(record.data)}"
+        self.counts[name] += 1
+        return self.counts[name]
+
+
+def places(records: Sequence[Record], start: int, bases: Callable[[Put], set[bytes]]) -> dict[str, list[int]]:
+    """Name -> after how many records, for every place from ``start`` on.  ``bases`` gives the uuids of the
+    blobs of the base that a manifest names."""
+    found: dict[str, list[int]] = defaultdict(list)
+    journal, copies = Journal(keep=False), _Copies()
+    last_shard: dict[bytes, int] = {}
+    known: set[bytes] = set()
+    for at, record in enumerate(records):
+        for name, after in _matches(record, journal, copies, at):
+            if after > start:
+                found[name].append(after)
+        journal.follow(record)
+        if isinstance(record, Put):
+            shard = layout.parse_shard(record.key)
+            if shard is not None:
+                last_shard[shard.uuid] = at + 1
+            elif record.key.startswith(layout.MANIFEST_PREFIX):
+                new = bases(record) - known
+                known |= new
+                found[BASE_REWRITE] += sorted(
+                    last_shard[uuid] for uuid in new if last_shard.get(uuid, 0) > start
+                )
+    return {name: places for name, places in found.items() if places}
+
+
+def _matches(record: Record, journal: Journal, copies: _Copies, at: int) -> Iterator[tuple[str, int]]:
+    nth = copies.count(record) if isinstance(record, Put) else 0
+    path = _path(record, journal)
+    for name, point in POINTS.items():
+        if not isinstance(record, point.kind):
+            continue
+        if isinstance(point, InBucket):
+            assert isinstance(record, Put | Deleted)
+            if re.fullmatch(point.key, record.key) and point.nth in (0, nth):
+                yield name, at if point.before else at + 1
+        elif path is not None and re.fullmatch(HOME + point.path, path) and _starts(record, point):
+            yield name, at + 1
+
+
+def _starts(record: Record, point: OnDisk) -> bool:
+    return not point.at_start or (isinstance(record, Written) and record.offset == 0)
+
+
+def _path(record: Record, journal: Journal) -> str | None:
+    """What the record is about; of a rename the new name."""
+    match record:
+        case Made(directory, name) | Removed(directory, name):
+            return _joined(journal.path_of(directory), name)
+        case Renamed(to_directory=directory, to_name=name):
+            return _joined(journal.path_of(directory), name)
+        case Written(number) | Cut(number):
+            return journal.path_of(number)
+        case SyncEnded(sync):
+            synced = journal.synced_by(sync)
+            return None if synced is None else journal.path_of(synced)
+    return None
+
+
+def _joined(above: str, name: str) -> str:
+    return f"{above}/{name}" if above else name
