@@ -59,6 +59,20 @@ class Desk:
             raise Wrong(f"{' '.join(map(str, words))[:200]}: exit code {done.returncode}: {last}")
         return done.stdout
 
+    def fsck(self, repository: Path) -> list[str]:
+        """What git finds wrong, in order: a partial repository lacks objects, and so does its clone."""
+        words = [
+            "git",
+            "--git-dir",
+            str(git_directory(repository)),
+            "fsck",
+            "--full",
+            "--strict",
+            "--no-dangling",
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=STEP_S)
+        return [*sorted(done.stdout.splitlines()), f"exit code {done.returncode}"]
+
     def same_tree(self, copy: Path) -> None:
         """Raises Wrong where rsync, comparing every byte, would still change something."""
         found = tree.differences(self.source, copy)
@@ -77,9 +91,10 @@ def git(desk: Desk) -> None:
 
 def check_git(desk: Desk) -> None:
     clone = desk.base / "clone"
-    desk.call("git", "fsck", "--full", "--strict", "--no-dangling", cwd=clone)
+    if desk.fsck(clone) != desk.fsck(desk.repository):
+        raise Wrong("git fsck finds other things in the clone than in the repository")
     changed = desk.call("git", "status", "--porcelain", "--untracked-files=no", cwd=clone)
-    there = desk.call("git", "--git-dir", _git_directory(desk.repository), "rev-parse", "HEAD")
+    there = desk.call("git", "--git-dir", git_directory(desk.repository), "rev-parse", "HEAD")
     if changed or desk.call("git", "rev-parse", "HEAD", cwd=clone) != there:
         raise Wrong(f"the clone differs: {changed[:300]}")
 
@@ -175,8 +190,9 @@ def dbench(desk: Desk) -> None:
     """Four clients of a file server, as they were once recorded."""
     (desk.base / "dbench").mkdir()
     said = desk.call("dbench", "-t", str(desk.dbench_seconds), "-D", "dbench", "4")
-    if "Throughput" not in said or "ERROR" in said or "failed" in said:
-        raise Wrong(said[-500:])
+    wrong = [line for line in said.splitlines() if "ERROR" in line or "failed" in line]
+    if wrong or "Throughput" not in said:
+        raise Wrong(" | ".join(wrong[:5]) or said[-500:])
 
 
 STEPS: Mapping[str, Callable[[Desk], None]] = {
@@ -212,7 +228,7 @@ def perform(side: str, steps: Mapping[str, Callable[[Desk], None]], desk: Desk) 
     return done
 
 
-def _git_directory(repository: Path) -> Path:
+def git_directory(repository: Path) -> Path:
     return repository / ".git" if (repository / ".git").exists() else repository
 
 
@@ -222,7 +238,7 @@ def main() -> bool:
     parser.add_argument("--only", default="", help="steps whose name has this in it")
     parser.add_argument("--dbench-seconds", type=int, default=60)
     options = parser.parse_args()
-    if not options.repository or not (_git_directory(Path(options.repository)) / "HEAD").is_file():
+    if not options.repository or not (git_directory(Path(options.repository)) / "HEAD").is_file():
         raise NotReady(HOW)
     require_programs(*PROGRAMS)
     steps = {name: step for name, step in STEPS.items() if options.only in name}
