@@ -335,8 +335,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def make_directory(path: Path) -> None:
     """Makes a directory, mode 0700, and those above it, where they are missing.  Durably: what is synced
-    below
-    a directory whose own name is lost is lost with it."""
+    below a directory whose own name is lost is lost with it."""
     if not path.exists():
         make_directory(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
