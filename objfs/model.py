@@ -184,6 +184,7 @@ class DirtyRange(NamedTuple):
     ``synced`` is true when the bytes are known to be on the disk.  ``boot`` is the boot id of the
     machine (kernel's ``boot_id``) under which the table recorded it; None: the present one.  ``grown``
     says, of a write that is to be recorded, by how many bytes it moved the end of the version.
+    ``size_before`` is said by the table: the file's size before the write, where that made it grow.
     """
 
     chunk: ChunkId
@@ -194,6 +195,7 @@ class DirtyRange(NamedTuple):
     data: bytes | None = None
     boot: bytes | None = None
     grown: int = 0
+    size_before: int | None = None
 
 
 # --- segments ------------------------------------------------------------------------------
@@ -393,10 +395,6 @@ class ChunkTable(Protocol):
 
     def mark_synced(self, chunk: ChunkId, ranges: Sequence[tuple[int, int]]) -> None:
         """Replaces all dirty rows of a chunk by synced (offset, end) ranges."""
-        ...
-
-    def note_durable_size(self, ino: Ino) -> None:
-        """After an fsync: the size that a power cut falls back to is the present one."""
         ...
 
     def dirty_ranges(self, chunk: ChunkId) -> list[DirtyRange]:

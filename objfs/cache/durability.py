@@ -116,27 +116,16 @@ class Durability:
             # Thousands of small files: one call, though it waits for the host's other writers too.
             await self._data_to_disk(entries, self._files.sync_everything)
         failure: ObjfsError | None = None
-        for at in range(0, len(inodes), _BATCH):
-            for ino in self._note_sizes(inodes[at : at + _BATCH]):
-                try:
-                    await self._settle(ino)
-                except ObjfsError as error:
-                    failure = error  # one file that cannot be read must not keep the others from the disk
-            await trio.lowlevel.checkpoint()
+        for number, ino in enumerate(inodes):
+            try:
+                await self._settle(ino)
+            except ObjfsError as error:
+                failure = error  # one file that cannot be read must not keep the others from the disk
+            if number % _BATCH == 0:
+                await trio.lowlevel.checkpoint()
         await self._log.sync()
         if failure is not None:
             raise failure
-
-    def _note_sizes(self, inodes: Sequence[Ino]) -> list[Ino]:
-        """One commit for files whose bytes are all on the disk; returns the others."""
-        left = []
-        with self._table.transaction():
-            for ino in inodes:
-                if any(entry.unsynced for entry in self._shelf.of_inode(ino)):
-                    left.append(ino)
-                else:
-                    self._table.note_durable_size(ino)
-        return left
 
     async def run(self) -> None:
         """Syncs every ``sync_interval_s`` and starts writeback of full chunks, until cancelled."""
@@ -168,11 +157,11 @@ class Durability:
     # --- one file ---
 
     async def _settle(self, ino: Ino) -> None:
-        """Data and size of one file are on the disk, or in the log and there with its next sync."""
+        """The data of one file are on the disk, or in the log and there with its next sync."""
         for number in range(_ROUNDS):
             entries = [e for e in self._shelf.of_inode(ino) if e.unsynced and self._has_row(e)]
             if self._inline_fits(entries) or number == _ROUNDS - 1:
-                self._into_log(ino, entries)
+                self._into_log(entries)
                 return
             await self._data_to_disk(entries, None)
 
@@ -186,12 +175,11 @@ class Durability:
             return False
         return not total or total + self._shelf.inline_bytes <= self._settings.inline_total
 
-    def _into_log(self, ino: Ino, entries: Sequence[Entry]) -> None:
-        """One commit: what is not in the files yet, and the size that goes with it."""
+    def _into_log(self, entries: Sequence[Entry]) -> None:
+        """One commit of what is not in the files yet."""
         with self._table.transaction():
             for entry in entries:
                 self._table.commit_inline(entry.chunk, self._bytes_of(entry))
-            self._table.note_durable_size(ino)
         for entry in entries:
             self._shelf.ride(entry, entry.inline + entry.unsynced.total)
             entry.unsynced.clear()

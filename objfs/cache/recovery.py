@@ -2,9 +2,9 @@
 
 Owns the rules by which files and rows become entries again.  Dirty versions: after a crash of the
 daemon alone (same boot) every recorded range is trusted; after a reboot or power cut a range counts
-when it was synced, rides in the log, or matches its checksum, and a file that lost a range falls back
-to its last durable size (I1).  Clean versions: kept where ``clean.log`` has checksums, which the
-first read verifies (I4).  Files of nobody are removed.
+when it was synced, rides in the log, or matches its checksum; a file that lost a range with which it
+grew ends before it (I1).  Clean versions: kept where ``clean.log`` has checksums, which the first read
+verifies (I4).  Files of nobody are removed.
 """
 
 from __future__ import annotations
@@ -36,11 +36,7 @@ class PowerCutTable(Protocol):
     """What recovery after a power cut asks of the inode table besides the block map."""
 
     def set_size_after_power_cut(self, ino: Ino, size: int) -> None:
-        """The file ends at ``size``, its last durable one; chunks beyond are removed."""
-        ...
-
-    def durable_size(self, ino: Ino) -> int:
-        """The size at the last fsync or background sync."""
+        """The file ends at ``size``, if not before; chunks beyond are removed."""
         ...
 
     def count_held(self, ino: Ino) -> None:
@@ -51,7 +47,7 @@ class PowerCutTable(Protocol):
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
     """What ``recover`` found: versions that wait for upload and that are warm, ranges lost to a power
-    cut and the files that fell back to their durable size, files removed."""
+    cut and the files that are shorter for it, files removed."""
 
     dirty_chunks: int
     clean_chunks: int
@@ -82,6 +78,7 @@ class Recovery:
         self._boot = boot
         self.sums: Sums = {}
         self._lost: dict[Ino, int] = {}
+        self._ends: dict[Ino, int] = {}
         self._foreign: list[Entry] = []
 
     def run(self) -> RecoveryReport:
@@ -94,7 +91,7 @@ class Recovery:
         self._adopt_foreign()
         self._count_held()
         clean, removed = self._recover_clean(files)
-        report = RecoveryReport(len(dirty), clean, sum(self._lost.values()), tuple(self._lost), removed)
+        report = RecoveryReport(len(dirty), clean, sum(self._lost.values()), tuple(self._ends), removed)
         log.info("cache recovered: %s", report)
         return report
 
@@ -113,7 +110,7 @@ class Recovery:
     def _recover_dirty(self, row: Chunk) -> None:
         """The newest range decides first: an older one counts only where nothing newer is sound."""
         entry = self._shelf.track(row, self._clock.monotonic())
-        sound, lost = RangeSet(), RangeSet()
+        sound = RangeSet()
         ranges = self._table.dirty_ranges(row.chunk)
         if any(not self._of_this_boot(one) for one in ranges):
             self._foreign.append(entry)
@@ -125,13 +122,19 @@ class Recovery:
                 self._write_inline(one, sound)
                 sound.add(one.offset, end)
             else:
-                lost.add(one.offset, end)
-                self._lost[row.ino] = self._lost.get(row.ino, 0) + 1
+                self._lose(row.ino, one)
             if one.data is not None:
                 self._shelf.ride(entry, entry.inline + one.length)
             elif not one.synced:
                 entry.unsynced.add(one.offset, end)
         self._fill_entry(entry, sound)
+
+    def _lose(self, ino: Ino, one: DirtyRange) -> None:
+        """A range is gone.  Below the file's size of then older bytes show, or zeros that were there before;
+        where the file grew with it nothing would show but zeros that nobody wrote, so there it ends."""
+        self._lost[ino] = self._lost.get(ino, 0) + 1
+        if one.size_before is not None:
+            self._ends[ino] = min(one.size_before, self._ends.get(ino, one.size_before))
 
     def _of_this_boot(self, one: DirtyRange) -> bool:
         return one.boot is None or one.boot == self._boot
@@ -169,20 +172,19 @@ class Recovery:
         return max(0, self._files.disk_bytes(entry.chunk) - entry.touched.total)
 
     def _shorten(self) -> None:
-        """Files that lost a range end where their last durable size says."""
+        """Files that lost what they grew by end before it."""
         if not self._lost:
             return
         table = self._table
         if not isinstance(table, PowerCutTable):
-            raise ObjfsError("this inode table keeps no durable sizes: it cannot be used after a power cut")
-        for ino, count in self._lost.items():
-            try:
-                size = table.durable_size(ino)
-            except StaleHandle:
-                continue  # only a snapshot knows the version: nobody can see a size
-            log.warning("power cut: ino=%d lost_ranges=%d size=%d", ino, count, size)
+            raise ObjfsError("this inode table cannot be used after a power cut")
+        for ino, size in self._ends.items():
+            log.warning("power cut: ino=%d lost_ranges=%d size=%d", ino, self._lost[ino], size)
             with self._table.transaction():
-                table.set_size_after_power_cut(ino, size)
+                try:
+                    table.set_size_after_power_cut(ino, size)
+                except StaleHandle:
+                    continue  # only a snapshot knows the version: nobody can see a size
                 self._clip_tail(ino, size)
 
     def _clip_tail(self, ino: Ino, size: int) -> None:

@@ -188,16 +188,12 @@ def stored(connection: sqlite3.Connection) -> list[str]:
 
 
 def dirty(connection: sqlite3.Connection) -> list[str]:
-    """Dirty ranges belong to dirty versions, durable sizes to inodes."""
+    """Dirty ranges belong to dirty versions."""
     return _found(
         connection,
         "chunk {0} has dirty ranges and is not dirty",
         "SELECT DISTINCT d.chunk FROM local_dirty d LEFT JOIN chunk c ON c.chunk = d.chunk "
         "WHERE coalesce(c.state, 1) <> 0",
-    ) + _found(
-        connection,
-        "inode {0} has a durable size and does not exist",
-        "SELECT ino FROM local_size WHERE ino NOT IN (SELECT ino FROM inode)",
     )
 
 

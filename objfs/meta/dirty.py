@@ -1,8 +1,8 @@
 """What is dirty, and what a power cut would leave of it.
 
-Owns ``local_dirty`` and ``local_size``, and of ``inode`` the size and times that a write sets. Promises
-that every range carries the boot in which it was written, and that the size to fall back to never lies
-before bytes that are known to be safe. Decides nothing: ``cache`` judges ranges.
+Owns ``local_dirty``, and of ``inode`` the size and times that a write sets. Promises that every range
+carries the boot in which it was written and, where the file grew with it, the size before: that is where a
+file ends whose range was lost. Decides nothing: ``cache`` judges ranges.
 """
 
 from __future__ import annotations
@@ -25,24 +25,19 @@ _WRITTEN = (
     "mode = ? WHERE ino = ?"
 )
 _ADD = (
-    "INSERT INTO local_dirty (chunk, seq, offset, length, boot, synced, checksum, data) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO local_dirty (chunk, seq, offset, length, boot, synced, checksum, data, size_before) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _RANGES = (
-    "SELECT d.chunk, d.offset, d.length, d.checksum, d.synced, d.data, b.boot FROM local_dirty d "
-    "LEFT JOIN local_boot b ON b.number = d.boot WHERE d.chunk = ? ORDER BY d.seq"
+    "SELECT d.chunk, d.offset, d.length, d.checksum, d.synced, d.data, b.boot, d.size_before "
+    "FROM local_dirty d LEFT JOIN local_boot b ON b.number = d.boot WHERE d.chunk = ? ORDER BY d.seq"
 )
 _FOREIGN = "SELECT 1 FROM local_dirty WHERE chunk = ? AND boot <> ? AND synced = 0 LIMIT 1"
-_RAISE = "UPDATE local_size SET size = max(size, ?1) WHERE ino = (SELECT ino FROM chunk WHERE chunk = ?2)"
-_REACHED = (
-    "DELETE FROM local_size WHERE ino = (SELECT ino FROM chunk WHERE chunk = ?1) "
-    "AND size >= (SELECT size FROM inode WHERE inode.ino = local_size.ino)"
-)
 _ALL = 2**62
 
 
 class Dirty:
-    """Ranges of dirty versions, and durable sizes."""
+    """Ranges of dirty versions."""
 
     def __init__(self, database: Database, inodes: Inodes, boot: bytes) -> None:
         self._db = database
@@ -82,27 +77,27 @@ class Dirty:
         when = divmod(now_ns, NS)
         with database:
             # Most writes go over what is there: one statement then says all.
-            grows = clear_suid or any(one.grown for one in ranges)
+            grows, before = clear_suid or any(one.grown for one in ranges), None
             if grows or not database.run(_OVERWRITTEN, (*when, *when, ino, size)):
-                self._grow(ino, size, now_ns, ranges, clear_suid)
+                before = self._grow(ino, size, now_ns, ranges, clear_suid)
             for one in ranges:
-                self._add(one)
+                self._add(one, before)
 
-    def _grow(self, ino: Ino, size: int, now_ns: int, ranges: Sequence[DirtyRange], clear_suid: bool) -> None:
-        """The general case: what the file holds, its size or its mode may change."""
+    def _grow(
+        self, ino: Ino, size: int, now_ns: int, ranges: Sequence[DirtyRange], clear_suid: bool
+    ) -> int | None:
+        """The general case: what the file holds, its size or its mode may change.  Returns the size that it
+        had, where it is larger now."""
         database = self._db
         row = database.one(_SIZE, (ino,))
         if row is None:
             raise StaleHandle(f"inode {ino} is gone")
         old, mode = row
-        if size > old:
-            if not all(one.synced for one in ranges):
-                database.run("INSERT OR IGNORE INTO local_size (ino, size) VALUES (?, ?)", (ino, old))
-            old = size
         when, grown = divmod(now_ns, NS), sum(one.grown for one in ranges)
         mode = _without_suid(mode) if clear_suid else mode
-        database.run(_WRITTEN, (old, grown, *when, *when, mode, ino))
+        database.run(_WRITTEN, (max(old, size), grown, *when, *when, mode, ino))
         database.bytes += grown
+        return old if size > old else None
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:
         """The bytes ride in the log."""
@@ -116,8 +111,6 @@ class Dirty:
             self._db.run("DELETE FROM local_dirty WHERE chunk = ?", (chunk,))
             for start, end in ranges:
                 self._add(DirtyRange(chunk, start, end - start, None, synced=True))
-            if ranges:
-                self.reached(chunk, max(end for _, end in ranges))
 
     def clip(self, chunk: ChunkId, length: int) -> None:
         """Only the first ``length`` bytes stay.  A range that is cut has no known checksum any more."""
@@ -130,7 +123,7 @@ class Dirty:
                 (length, chunk),
             )
 
-    def _add(self, one: DirtyRange) -> None:
+    def _add(self, one: DirtyRange, size_before: int | None = None) -> None:
         self._seq += 1
         checksum = one.checksum
         if checksum is not None and checksum >= 2**63:
@@ -144,6 +137,7 @@ class Dirty:
             1 if one.synced else 0,
             checksum,
             one.data,
+            size_before,
         )
         self._db.run(_ADD, row)
 
@@ -160,8 +154,11 @@ class Dirty:
                 bool(synced),
                 data,
                 boot,
+                size_before=size_before,
             )
-            for chunk, offset, length, checksum, synced, data, boot in self._db.all(_RANGES, (chunk,))
+            for chunk, offset, length, checksum, synced, data, boot, size_before in self._db.all(
+                _RANGES, (chunk,)
+            )
         ]
 
     def foreign_boot(self, chunk: ChunkId) -> bool:
@@ -170,30 +167,13 @@ class Dirty:
 
     # --- sizes -------------------------------------------------------------------------
 
-    def note_durable_size(self, ino: Ino) -> None:
-        """No row stands for the present size."""
-        self._db.run("DELETE FROM local_size WHERE ino = ?", (ino,))
-
-    def durable_size(self, ino: Ino) -> int:
-        """In bytes.  Raises StaleHandle."""
-        row = self._db.one("SELECT size FROM local_size WHERE ino = ?", (ino,))
-        return row[0] if row is not None else self._inodes.get(ino).size
-
-    def reached(self, chunk: ChunkId, length: int) -> None:
-        """The first ``length`` bytes of a version are safe: the size to fall back to does not lie before."""
-        if self._db.one("SELECT 1 FROM local_size LIMIT 1") is None:
-            return
-        row = self._db.one("SELECT idx FROM chunk WHERE chunk = ?", (chunk,))
-        if row is not None:
-            self._db.run(_RAISE, (row[0] * self._db.chunk_size + length, chunk))
-            self._db.run(_REACHED, (chunk,))
-
     def set_size_after_power_cut(self, ino: Ino, size: int) -> None:
-        """The file ends at ``size``; chunks wholly beyond go.  Times stay.  Raises StaleHandle."""
+        """The file ends at ``size``, if not before; chunks wholly beyond go.  Times stay.  Raises
+        StaleHandle."""
         with self._db:
+            size = min(size, self._inodes.get(ino).size)
             self._inodes.set_size(ino, size)
             self._inodes.cut_off(ino, size, _ALL)
-            self.note_durable_size(ino)
 
     def count_held(self, ino: Ino) -> None:
         """What the file's chunks hold is counted anew, as ranges may have been lost."""

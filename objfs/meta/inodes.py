@@ -182,7 +182,6 @@ class Inodes:
         for statement in (
             "DELETE FROM xattr WHERE ino = ?",
             "DELETE FROM atime WHERE ino = ?",
-            "DELETE FROM local_size WHERE ino = ?",
             "DELETE FROM orphan WHERE ino = ?",
             "DELETE FROM inode WHERE ino = ?",
         ):
@@ -202,7 +201,6 @@ class Inodes:
                 "UPDATE inode SET mtime_s = ?, mtime_ns = ?, ctime_s = ?, ctime_ns = ? WHERE ino = ?",
                 (*when, *when, ino),
             )
-            self._db.run("UPDATE local_size SET size = min(size, ?) WHERE ino = ?", (size, ino))
             return self.cut_off(ino, size, limit)
 
     def set_size(self, ino: Ino, size: int) -> None:

@@ -32,7 +32,7 @@ APPLICATION_ID = 0x6F626A66
 VERSION = 1
 PAGE_SIZE = 2048
 """Bytes.  Half of SQLite's default: see docs/design/decisions/0007-pages-of-2-kib.md."""
-LOCAL_TABLES = ("local_boot", "local_dirty", "local_size", "local_freed")
+LOCAL_TABLES = ("local_boot", "local_dirty", "local_freed")
 """What only this machine's cache directory gives a meaning; emptied after a recovery."""
 WHOLE = -1
 """Sentinel of ``orphan.keep_from``: the inode itself goes, with all that it has."""
@@ -137,14 +137,9 @@ CREATE TABLE local_dirty (
     synced   INTEGER NOT NULL,           -- 1: on the disk for certain
     checksum INTEGER,                    -- xxh3-64 as a signed number; NULL: not known
     data     BLOB,                       -- the bytes themselves where they ride in the log
+    size_before INTEGER,                 -- the file's size before the write, where that made it grow
     PRIMARY KEY (chunk, seq)
 ) WITHOUT ROWID;
-
--- The size that a file falls back to when a power cut took a range of it; no row: the present one.
-CREATE TABLE local_size (
-    ino  INTEGER PRIMARY KEY,
-    size INTEGER NOT NULL
-);
 
 -- Versions whose rows are gone: the cache may drop their bytes.
 CREATE TABLE local_freed (chunk INTEGER PRIMARY KEY);

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from objfs.errors import Corrupt, StoreError
 from objfs.meta.chunks import COLUMNS, from_location, to_chunk
 from objfs.meta.database import Database, Row, Value
-from objfs.meta.dirty import Dirty
 from objfs.model import Chunk, ChunkId, Code, Placed, Segment, SegmentKind, SegmentNo, Slot
 
 PLACED = 0
@@ -42,9 +41,8 @@ _IDENTITIES = (
 class Segments:
     """Rows of segments."""
 
-    def __init__(self, database: Database, dirty: Dirty) -> None:
+    def __init__(self, database: Database) -> None:
         self._db = database
-        self._dirty = dirty
 
     # --- placing -----------------------------------------------------------------------
 
@@ -88,7 +86,6 @@ class Segments:
                 known.add(number)
             if self._db.run(_STORE, (*from_location(item.location, number), item.chunk)):
                 self._db.run("DELETE FROM local_dirty WHERE chunk = ?", (item.chunk,))
-                self._dirty.reached(item.chunk, item.location.size)
 
     def _insert(self, number: SegmentNo, segment: Segment) -> SegmentNo:
         self._db.run(_INSERT, (number, *_from_segment(segment)))

@@ -75,7 +75,7 @@ class MetaDatabase:
         self._xattrs = Xattrs(database, self._inodes)
         self._chunks = Chunks(database)
         self._dirty = Dirty(database, self._inodes, boot_id)
-        self._segments = Segments(database, self._dirty)
+        self._segments = Segments(database)
         self.log = PageLog(database)
 
     @classmethod
@@ -228,9 +228,6 @@ class MetaDatabase:
     def mark_synced(self, chunk: ChunkId, ranges: Sequence[tuple[int, int]]) -> None:
         self._dirty.mark_synced(chunk, ranges)
 
-    def note_durable_size(self, ino: Ino) -> None:
-        self._dirty.note_durable_size(ino)
-
     def dirty_ranges(self, chunk: ChunkId) -> list[DirtyRange]:
         return self._dirty.ranges(chunk)
 
@@ -261,12 +258,8 @@ class MetaDatabase:
         """Whether a range of a version was written under another boot and never synced."""
         return self._dirty.foreign_boot(chunk)
 
-    def durable_size(self, ino: Ino) -> int:
-        """The size in bytes that a power cut falls back to."""
-        return self._dirty.durable_size(ino)
-
     def set_size_after_power_cut(self, ino: Ino, size: int) -> None:
-        """The file ends at ``size`` bytes; chunks wholly beyond are removed."""
+        """The file ends at ``size`` bytes, if not before; chunks wholly beyond are removed."""
         self._dirty.set_size_after_power_cut(ino, size)
 
     def count_held(self, ino: Ino) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import trio
 
+from objfs.cache.ranges import RangeSet
 from objfs.errors import NotEnoughShards, ObjfsError
 from objfs.model import (
     FRAME_SIZE,
@@ -37,7 +38,6 @@ class MemoryTable:
         self.live: dict[tuple[Ino, int], ChunkId] = {}
         self.ranges: dict[ChunkId, list[DirtyRange]] = {}
         self.sizes: dict[Ino, int] = {}
-        self.durable: dict[Ino, int] = {}
         self.segments: dict[SegmentNo, Segment] = {}
         self.boot: bytes | None = None
         self._freed: list[ChunkId] = []
@@ -69,9 +69,11 @@ class MemoryTable:
     def record_write(
         self, ino: Ino, size: int, now_ns: int, ranges: Sequence[DirtyRange], *, clear_suid: bool = False
     ) -> None:
+        before = self.sizes.get(ino, 0)
         for one in ranges:
-            self.ranges[one.chunk].append(one._replace(boot=self.boot))
-        self.sizes[ino] = max(size, self.sizes.get(ino, 0))
+            grew = before if size > before else None
+            self.ranges[one.chunk].append(one._replace(boot=self.boot, size_before=grew))
+        self.sizes[ino] = max(size, before)
 
     def truncate(self, ino: Ino, size: int, now_ns: int, limit: int) -> bool:
         self.sizes[ino] = size
@@ -103,21 +105,20 @@ class MemoryTable:
         self.ranges[chunk] = [
             DirtyRange(chunk, start, end - start, None, True, None, self.boot) for start, end in ranges
         ]
-        self._reached(self.rows[chunk], max((end for _, end in ranges), default=0))
 
-    def _reached(self, row: Chunk, length: int) -> None:
-        """Bytes that are safe are never cut off."""
-        end = min(self.sizes.get(row.ino, 0), row.index * self.chunk_size + length)
-        self.durable[row.ino] = max(self.durable.get(row.ino, 0), end)
-
-    def note_durable_size(self, ino: Ino) -> None:
-        self.durable[ino] = self.sizes.get(ino, 0)
-
-    def durable_size(self, ino: Ino) -> int:
-        return self.durable.get(ino, 0)
+    def at_risk(self, ino: Ino) -> int:
+        """How many bytes of a file a power cut may take."""
+        total = 0
+        for chunk, ranges in self.ranges.items():
+            unsafe = RangeSet()
+            for one in ranges if self.rows[chunk].ino == ino else ():
+                change = unsafe.remove if one.synced or one.data is not None else unsafe.add
+                change(one.offset, one.offset + one.length)
+            total += unsafe.total
+        return total
 
     def set_size_after_power_cut(self, ino: Ino, size: int) -> None:
-        self.truncate(ino, size, 0, 0)
+        self.truncate(ino, min(size, self.sizes.get(ino, 0)), 0, 0)
 
     def count_held(self, ino: Ino) -> None:
         """Nobody asks this table for it."""
@@ -149,7 +150,6 @@ class MemoryTable:
                     row, state=ChunkState.STORED, location=where, base=None, base_size=0
                 )
                 del self.ranges[one.chunk]
-                self._reached(row, where.size)
         self._collect()
         return number
 

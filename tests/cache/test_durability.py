@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from objfs.cache import GroupSync
 from objfs.cache.ledger import CleanLog
 from objfs.errors import Corrupt, ObjfsError
-from objfs.model import ChunkId, Ino, WriteGate
+from objfs.model import ChunkId, Ino, Sealable, WriteGate
 from tests.cache.rig import INO, OTHER, SMALL, Rig, damage
 from tests.doubles.disk import certain
 from tests.doubles.journal import Journal
@@ -112,7 +112,7 @@ async def test_a_small_fsync_rides_in_the_log(tmp_path: Path) -> None:
     await rig.cache.fsync(INO)
     inline = [one for one in rig.table.dirty_ranges(rig.row().chunk) if one.data is not None]
     assert [(one.offset, one.data) for one in inline] == [(100, b"hello")]
-    assert rig.memory.durable[INO] == 105
+    assert rig.memory.at_risk(INO) == 0
     assert rig.syncs() == 1
 
 
@@ -124,7 +124,7 @@ async def test_a_large_fsync_goes_through_the_files(tmp_path: Path) -> None:
     for index in range(3):
         (one,) = rig.table.dirty_ranges(rig.row(index).chunk)
         assert (one.offset, one.length, one.synced) == (0, MIB, True)
-    assert rig.memory.durable[INO] == 3 * MIB
+    assert rig.memory.at_risk(INO) == 0
 
 
 async def test_fsync_leaves_other_files_alone(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ async def test_fsync_leaves_other_files_alone(tmp_path: Path) -> None:
     await rig.cache.fsync(INO)
     (theirs,) = rig.table.dirty_ranges(rig.row(0, OTHER).chunk)
     assert theirs.checksum is not None
-    assert OTHER not in rig.memory.durable
+    assert rig.memory.at_risk(OTHER) == 6
 
 
 async def test_what_is_written_during_an_fsync_keeps_its_rows(tmp_path: Path) -> None:
@@ -157,13 +157,12 @@ async def test_what_is_written_during_an_fsync_keeps_its_rows(tmp_path: Path) ->
     ranges = rig.table.dirty_ranges(rig.row().chunk)
     assert [(one.offset, one.length) for one in ranges] == [(0, 200_000), (300_000, 4)]
     assert ranges[1].data == b"late"
-    assert rig.memory.durable[INO] == 300_004
+    assert rig.memory.at_risk(INO) == 0
 
 
 async def test_i1_bytes_in_the_log_stay_there_until_their_file_was_synced(tmp_path: Path) -> None:
     """Two fsyncs of a file run, and a write comes between.  The first to end puts it into the log and
-    answers;
-    the sync of the other, which did not catch it either, must not call the whole file synced."""
+    answers; the sync of the other, which did not catch it either, must not call the whole file synced."""
     rig = Rig(tmp_path)
     rig.write_now(0, 0, b"x" * 200_000)
     files = rig.cache._files
@@ -209,7 +208,7 @@ async def test_nothing_stays_unsynced_for_five_seconds(tmp_path: Path, autojump_
         rig.write_now(0, 0, b"x" * MIB)
         rig.write_now(0, 0, b"y", OTHER)
         await trio.sleep(4.9)
-    assert rig.memory.durable == {INO: MIB, OTHER: 1}
+    assert rig.memory.at_risk(INO) == rig.memory.at_risk(OTHER) == 0
     assert rig.syncs() >= 1
 
 
@@ -218,7 +217,7 @@ async def test_many_small_files_are_synced_together(tmp_path: Path) -> None:
     for ino in range(100, 200):
         rig.write_now(0, 0, b"small", Ino(ino))
     await rig.cache.sync()
-    assert all(rig.memory.durable[Ino(ino)] == 5 for ino in range(100, 200))
+    assert not any(rig.memory.at_risk(Ino(ino)) for ino in range(100, 200))
     assert rig.syncs() == 1
 
 
@@ -254,6 +253,50 @@ async def test_a_power_cut_takes_what_was_not_synced(tmp_path: Path) -> None:
     assert report.shortened == (INO,)
     assert rig.memory.sizes[INO] == 200_000
     assert await rig.read(0, 0, 204_000) == b"kept" * 50_000 + bytes(4000)
+
+
+async def test_i1_an_upload_of_older_bytes_does_not_vouch_for_newer_ones(tmp_path: Path) -> None:
+    """A chunk is uploaded while its file is cut and grows again: what it grew by is lost, and no zeros are in
+    its place."""
+    rig = Rig(tmp_path)
+    rig.write_now(0, 0, b"a" * 1000)
+    async with rig.running() as cache:
+        cut = cache.cut()
+        rig.clip(0, 400)
+        rig.memory.truncate(INO, 400, 0, 0)
+        rig.write_now(0, 400, b"b" * 500)
+        await cut.placed()
+    power_cut(rig)
+    damage(rig, 0, 400, 500)
+    rig.start().recover()
+    assert rig.memory.sizes[INO] == 400
+
+
+async def test_i1_what_a_file_grew_by_ends_it_whatever_of_it_was_uploaded(tmp_path: Path) -> None:
+    """The second chunk is in the buckets and the first is lost: the file is empty, and not half of zeros."""
+    rig = Rig(tmp_path)
+    rig.write_now(0, 0, b"a" * MIB)
+    first = rig.row()
+    rig.write_now(1, 0, b"b" * MIB)
+    row = rig.row(1)
+    rig.table.place(*await rig.store.write_segment([Sealable(row.chunk, INO, 1, b"b" * MIB)]))
+    power_cut(rig)
+    damage(rig, 0, 0, MIB)
+    rig.start().recover()
+    assert rig.memory.sizes[INO] == 0
+    assert rig.table.chunk(first.chunk) is None
+
+
+async def test_a_write_into_a_hole_that_is_lost_leaves_the_hole(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.write_now(0, 500, b"end")
+    await rig.cache.fsync(INO)
+    rig.write_now(0, 100, b"b" * 300)
+    power_cut(rig)
+    damage(rig, 0, 100, 300)
+    rig.start().recover()
+    assert rig.memory.sizes[INO] == 503
+    assert await rig.read(0, 0, 503) == bytes(500) + b"end"
 
 
 async def test_a_power_cut_spares_unsynced_data_that_arrived(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ MOST_ENTRIES = 1000
 
 class Hands:
     """Whoever works with the tree.  A file that was removed is kept open until the next one is, as programs
-    do
-    with temporary files."""
+    do with temporary files."""
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs

@@ -74,8 +74,7 @@ def hurried(boot: Path) -> Iterator[None]:
 @dataclass(slots=True)
 class Machine:
     """One disk, one boot, and the buckets that it reaches.  ``root`` is the real directory that stands for
-    the
-    disk; what is done to it and to the buckets is in ``journal``."""
+    the disk; what is done to it and to the buckets is in ``journal``."""
 
     root: Path
     journal: Journal

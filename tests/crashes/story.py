@@ -137,8 +137,7 @@ def uptime_at(records: Iterable[Record]) -> float:
 
 def age_of_loss(records: Sequence[Record], verdict: Verdict) -> float:
     """By how many seconds the moment that was recovered is behind the death: since the first operation that
-    is
-    missing had returned."""
+    is missing had returned."""
     assert verdict.prefix is not None
     for record in records:
         if (

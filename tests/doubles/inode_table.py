@@ -67,7 +67,6 @@ class _Rows:
     segments: dict[SegmentNo, Segment] = field(default_factory=dict)
     cuts: dict[Ino, frozenset[tuple[Ino, int]]] = field(default_factory=dict)
     """Places that a truncate has taken and not yet removed: holes for every reader."""
-    durable: dict[Ino, int] = field(default_factory=dict)
     freed: dict[ChunkId, None] = field(default_factory=dict)
 
     def copy(self) -> _Rows:
@@ -373,7 +372,7 @@ class MemoryInodeTable:
         if any(place[0] == ino for place in self._rows.live):
             return False
         self._rows.xattrs = {key: value for key, value in self._rows.xattrs.items() if key[0] != ino}
-        for rows in (self._rows.inodes, self._rows.cookies, self._rows.cuts, self._rows.durable):
+        for rows in (self._rows.inodes, self._rows.cookies, self._rows.cuts):
             rows.pop(ino, None)
         return True
 
@@ -442,8 +441,6 @@ class MemoryInodeTable:
         if size > FILE_SIZE_MAX:
             raise FileTooBig(str(size))
         attr = self.get(ino)
-        if size > attr.size and not all(one.synced for one in ranges):
-            self._rows.durable.setdefault(ino, attr.size)
         mode = attr.mode
         if clear_suid:
             mode &= ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
@@ -452,7 +449,7 @@ class MemoryInodeTable:
         )
         self._hold(ino, sum(one.grown for one in ranges))
         for one in ranges:
-            self._add_range(one)
+            self._add_range(one._replace(size_before=attr.size if size > attr.size else None))
 
     def _add_range(self, one: DirtyRange) -> None:
         before = self._rows.dirty.get(one.chunk, ())
@@ -463,8 +460,6 @@ class MemoryInodeTable:
             raise (InvalidArgument if size < 0 else FileTooBig)(str(size))
         attr = self._touch(ino, now_ns, content=True)
         self._rows.inodes[ino] = attr._replace(size=size)
-        if ino in self._rows.durable:
-            self._rows.durable[ino] = min(size, self._rows.durable[ino])
         keep_from = -(-size // self._chunk_size)
         beyond = {place for place in self._rows.live if place[0] == ino and place[1] >= keep_from}
         self._rows.cuts[ino] = self._rows.cuts.get(ino, frozenset()) | beyond
@@ -500,22 +495,6 @@ class MemoryInodeTable:
         self._rows.dirty[chunk] = ()
         for start, end in ranges:
             self._add_range(DirtyRange(chunk, start, end - start, None, synced=True))
-        self._reached(chunk, max((end for _, end in ranges), default=0))
-
-    def _reached(self, chunk: ChunkId, length: int) -> None:
-        row = self._rows.chunks[chunk]
-        durable, attr = self._rows.durable.get(row.ino), self._rows.inodes.get(row.ino)
-        if durable is None or attr is None or not length:
-            return
-        self._rows.durable[row.ino] = max(durable, row.index * self._chunk_size + length)
-        if self._rows.durable[row.ino] >= attr.size:
-            del self._rows.durable[row.ino]
-
-    def note_durable_size(self, ino: Ino) -> None:
-        self._rows.durable.pop(ino, None)
-
-    def durable_size(self, ino: Ino) -> int:
-        return self._rows.durable.get(ino, self.get(ino).size)
 
     def dirty_ranges(self, chunk: ChunkId) -> list[DirtyRange]:
         return list(self._rows.dirty.get(chunk, ()))
@@ -554,7 +533,6 @@ class MemoryInodeTable:
             row, state=ChunkState.STORED, location=location, base=None, base_size=0
         )
         self._rows.dirty.pop(item.chunk, None)
-        self._reached(item.chunk, location.size)
 
     def _collect(self) -> None:
         """Frees versions that nothing names."""

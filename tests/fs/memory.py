@@ -401,9 +401,6 @@ class MemoryTables:
     def mark_synced(self, chunk: ChunkId, ranges: Sequence[tuple[int, int]]) -> None:
         raise AssertionError("not for fs")
 
-    def note_durable_size(self, ino: Ino) -> None:
-        raise AssertionError("not for fs")
-
     def dirty_ranges(self, chunk: ChunkId) -> list[DirtyRange]:
         return []
 

@@ -54,8 +54,6 @@ MOVE, NOREPLACE, EXCHANGE = RenameFlag.REPLACE, RenameFlag.NOREPLACE, RenameFlag
 class Table(InodeTable, ChunkTable, Protocol):
     """Both ports over one transaction, and what the cache asks after a power cut."""
 
-    def durable_size(self, ino: Ino) -> int: ...
-
 
 def names(table: Table, parent: Ino = ROOT) -> list[bytes]:
     return [entry.name for entry in table.readdir(parent, 0, 1000)]
@@ -551,7 +549,8 @@ class ChunkContract:
         table.record_write(ino, 510, 1, ranges[:2])
         table.record_write(ino, 510, 1, ranges[2:])
         table.commit_inline(chunk, [(3, b"abc")])
-        expected = [*ranges, DirtyRange(chunk, 3, 3, None, data=b"abc")]
+        grew = [one._replace(size_before=0) for one in ranges[:2]]
+        expected = [*grew, *ranges[2:], DirtyRange(chunk, 3, 3, None, data=b"abc")]
         assert table.dirty_ranges(chunk) == [one._replace(boot=BOOT, grown=0) for one in expected]
 
     def test_mark_synced_replaces(self, table: Table) -> None:
@@ -595,33 +594,20 @@ class ChunkContract:
         assert table.dirty_chunks() == [made[0], made[2]]
         assert table.dirty_ids() == [made[0].chunk, made[2].chunk]
 
-    # --- durable sizes -----------------------------------------------------------------
+    # --- sizes before ------------------------------------------------------------------
 
-    def test_the_size_that_a_power_cut_leaves(self, table: Table) -> None:
+    def test_a_range_with_which_a_file_grew_knows_the_size_before(self, table: Table) -> None:
         ino = mkfile(table, ROOT, b"f")
-        assert table.durable_size(ino) == 0
         chunk = write(table, ino, 0, 100)
-        assert table.durable_size(ino) == 0
-        table.mark_synced(chunk.chunk, [(0, 100)])
-        table.note_durable_size(ino)
-        assert table.durable_size(ino) == 100
-        table.record_write(ino, 150, 1, [DirtyRange(chunk.chunk, 100, 50, 1, grown=50)])
-        table.record_write(ino, 180, 1, [DirtyRange(chunk.chunk, 150, 30, 1, grown=30)])
-        assert table.durable_size(ino) == 100
-        table.clip_chunk(chunk.chunk, 60)
-        table.truncate(ino, 60, 1, 9)
-        assert table.durable_size(ino) == 60
-
-    def test_stored_bytes_are_durable(self, table: Table) -> None:
-        """A size noted long ago must not cut off what has been uploaded since."""
-        ino = mkfile(table, ROOT, b"f")
-        first, second = write(table, ino, 0), write(table, ino, 1, 10)
-        store(table, first)
-        assert table.durable_size(ino) == CHUNK
-        store(table, second, 10)
-        assert table.durable_size(ino) == CHUNK + 10 == table.get(ino).size
-        write(table, ino, 2)
-        assert table.durable_size(ino) == CHUNK + 10
+        table.record_write(ino, 90, 1, [DirtyRange(chunk.chunk, 50, 40, 1)])
+        table.record_write(ino, 150, 1, [DirtyRange(chunk.chunk, 80, 70, 1, grown=50)])
+        table.clip_chunk(chunk.chunk, 120)
+        table.truncate(ino, 120, 1, 9)
+        table.commit_inline(chunk.chunk, [(0, b"inline")])
+        found = [(one.offset, one.length, one.size_before) for one in table.dirty_ranges(chunk.chunk)]
+        assert found == [(0, 100, 0), (50, 40, None), (80, 40, 100), (0, 6, None)]
+        table.mark_synced(chunk.chunk, [(0, 120)])
+        assert [one.size_before for one in table.dirty_ranges(chunk.chunk)] == [None]
 
     # --- truncate and purge ------------------------------------------------------------
 

@@ -137,7 +137,6 @@ def test_upload_compaction_and_reading_keep_nothing(table: MetaDatabase) -> None
     table.new_generation()
     before = everything_at(table, 1)
     table.mark_synced(chunk.chunk, [(0, CHUNK)])
-    table.note_durable_size(ino)
     store(table, chunk)
     number = table.place(segment(), [placed(chunk)])  # compaction: the same version in another segment
     assert number is not None

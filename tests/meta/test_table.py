@@ -57,7 +57,9 @@ def test_everything_is_there_again(table: MetaDatabase) -> None:
         assert again.count() == (2, CHUNK)
         assert again.lookup(ROOT, b"f").ino == ino
         assert again.dirty_chunks() == [chunk]
-        assert again.dirty_ranges(chunk.chunk) == [DirtyRange(chunk.chunk, 0, CHUNK, 7, boot=BOOT)]
+        assert again.dirty_ranges(chunk.chunk) == [
+            DirtyRange(chunk.chunk, 0, CHUNK, 7, boot=BOOT, size_before=0)
+        ]
 
 
 def test_making_and_opening(table: MetaDatabase, tmp_path: Path) -> None:
@@ -175,7 +177,6 @@ def test_clear_local_forgets_and_leaves_a_gap(table: MetaDatabase) -> None:
     table.clear_local()
     assert table.freed(9) == []
     assert table.dirty_ranges(new.chunk) == []
-    assert table.durable_size(ino) == CHUNK
     assert write(table, ino).chunk > new.chunk + 1_000_000
     assert mkfile(table, ROOT, b"g") > ino + 1_000_000
     assert table.dirty_ranges(write(table, ino).chunk)[0].boot == BOOT
@@ -202,15 +203,14 @@ def test_ranges_keep_the_boot_they_were_written_in(table: MetaDatabase) -> None:
 def test_the_size_after_a_power_cut(table: MetaDatabase) -> None:
     ino = mkfile(table, ROOT, b"f")
     kept = write(table, ino, 0)
-    table.note_durable_size(ino)
     for index in range(1, 6):
         write(table, ino, index)
     before = table.get(ino)
-    assert table.durable_size(ino) == CHUNK
     table.set_size_after_power_cut(ino, CHUNK)
     assert table.get(ino) == before._replace(size=CHUNK, held=CHUNK)
     assert table.chunks_between(ino, 0, 99, 99) == [kept]
-    assert table.durable_size(ino) == CHUNK
+    table.set_size_after_power_cut(ino, 2 * CHUNK)
+    assert table.get(ino).size == CHUNK
     assert table.count() == (2, CHUNK)
     assert table.check() == []
 
@@ -316,8 +316,7 @@ DAMAGE = {
     "base": "UPDATE chunk SET base = 2 WHERE chunk = 1",
     "location": "UPDATE chunk SET size = NULL WHERE chunk = 1",
     "segment": "UPDATE segment SET state = 1",
-    "dirty": "INSERT INTO local_dirty VALUES (1, 99, 0, 1, 1, 0, NULL, NULL)",
-    "durable size": "INSERT INTO local_size VALUES (999, 5)",
+    "dirty": "INSERT INTO local_dirty VALUES (1, 99, 0, 1, 1, 0, NULL, NULL, NULL)",
     "died before birth": "INSERT INTO xattr_old VALUES (4, x'00', x'00', 1, 1)",
     "next number": "UPDATE volume SET next_ino = 3",
     "count": "UPDATE inode SET held = 12345 WHERE ino = 4",
