@@ -326,6 +326,10 @@ class InodeTable(Protocol):
 
     def set_attr(self, ino: Ino, change: AttrChange) -> Attr: ...
 
+    def set_atimes(self, times: Sequence[tuple[Ino, int]]) -> None:
+        """Access times in nanoseconds, and nothing else, all at once; inodes that are gone are left out."""
+        ...
+
     def get_xattr(self, ino: Ino, name: bytes) -> bytes: ...
 
     def set_xattr(self, ino: Ino, name: bytes, value: bytes, flags: int, now_ns: int) -> None:

@@ -168,6 +168,8 @@ class Engine:
             chunk_size=self.header.chunk_size,
             read_only=self.read_only,
             fsync="bucket" if self.settings.fsync == "bucket" else "local",
+            atime=options.atime,
+            diratime=options.diratime,
             root=find_root(self.table, options.subdir),
         )
         barrier = self.checkpointer or NoBarrier()

@@ -137,7 +137,7 @@ def remount(directory: Path, options: set[str]) -> None:
 
 
 _REMOUNTABLE = frozenset(
-    ["ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "noatime", "nodiratime", "sync", "async"]
+    ["ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "noatime", "sync", "async"]
 )
 
 # --- unmounting ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from objfs.errors import BadSetting
+from objfs.fs import AtimeRule
 from objfs.volume.settings import BY_NAME, Value, parse_value
 
 
@@ -20,6 +21,7 @@ class Effect(Enum):
     """What an option does."""
 
     KERNEL = "handed to the kernel"
+    ATIME = "the rule for access times"
     IGNORED = "understood and without effect here"
     OWN = "of objfs"
 
@@ -46,9 +48,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("sync", Effect.KERNEL, "Every write is an fsync."),
     Option("async", Effect.KERNEL, "Writes are asynchronous (the default)."),
     Option("dirsync", Effect.KERNEL, "Every change of a directory is an fsyncdir."),
-    Option("noatime", Effect.KERNEL, "Access times are not updated."),
-    Option("nodiratime", Effect.KERNEL, "Access times of directories are not updated."),
-    Option("relatime", Effect.IGNORED, "Access times follow the kernel's relative rule (the default)."),
+    Option(
+        "relatime", Effect.ATIME, "Reading sets access times behind a change, or a day old (the default)."
+    ),
+    Option("strictatime", Effect.ATIME, "Reading always sets the access time."),
+    Option("noatime", Effect.ATIME, "Reading never sets access times."),
+    Option("nodiratime", Effect.OWN, "Reading never sets access times of directories."),
     Option("acl", Effect.OWN, "POSIX ACLs are enforced (the default)."),
     Option("noacl", Effect.OWN, "POSIX ACLs are kept; access is checked by the mode alone."),
     Option("defaults", Effect.IGNORED, "The defaults."),
@@ -85,6 +90,8 @@ class MountOptions:
     follow: bool = False
     allow_other: bool = False
     acl: bool = True
+    atime: AtimeRule = AtimeRule.RELATIME
+    diratime: bool = True
     writeback: bool = False
     remount: bool = False
     take_over: bool = False
@@ -117,6 +124,8 @@ def _apply(options: MountOptions, name: str, value: str) -> MountOptions:
         raise BadSetting(f"option {name}: " + (f"needs {option.value}" if option.value else "takes no value"))
     if option.effect is Effect.KERNEL:
         return _kernel(options, name)
+    if option.effect is Effect.ATIME:
+        return _atime(options, name)
     return options if option.effect is Effect.IGNORED else _own(options, name, value)
 
 
@@ -126,6 +135,14 @@ def _kernel(options: MountOptions, name: str) -> MountOptions:
     swapped = {"ro": "rw", "rw": "ro", "sync": "async", "async": "sync"}.get(name, opposite)
     kept = tuple(item for item in options.kernel if item not in (name, swapped))
     return replace(options, kernel=(*kept, name), read_only=read_only)
+
+
+def _atime(options: MountOptions, name: str) -> MountOptions:
+    """The kernel keeps no access times of a FUSE file system; of ``noatime`` it is told to show it."""
+    rule = AtimeRule(name)
+    kept = tuple(item for item in options.kernel if item != AtimeRule.NOATIME)
+    shown = (name,) if rule is AtimeRule.NOATIME else ()
+    return replace(options, kernel=(*kept, *shown), atime=rule)
 
 
 def _own(options: MountOptions, name: str, value: str) -> MountOptions:
@@ -138,6 +155,7 @@ def _own(options: MountOptions, name: str, value: str) -> MountOptions:
     if name in ("acl", "noacl"):
         return replace(options, acl=name == "acl")
     return replace(options, remount=options.remount or name == "remount",
+                   diratime=options.diratime and name != "nodiratime",
                    allow_other=options.allow_other or name == "allow_other",
                    follow=options.follow or name == "follow",
                    writeback=options.writeback or name == "writeback",

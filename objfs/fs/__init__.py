@@ -4,6 +4,7 @@ from objfs.fs.filesystem import FileSystem
 from objfs.fs.handles import Handle
 from objfs.fs.ports import (
     OPERATION,
+    AtimeRule,
     Barrier,
     Caller,
     Capacity,
@@ -15,6 +16,7 @@ from objfs.fs.ports import (
 
 __all__ = [
     "OPERATION",
+    "AtimeRule",
     "Barrier",
     "Caller",
     "Capacity",

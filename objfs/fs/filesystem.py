@@ -5,9 +5,10 @@ kernel's memory; opening with O_TRUNC truncates; a write through an O_SYNC handl
 returns; a change of size is a truncate.  Promises that every mutation of a read-only view, or after the
 gate was closed, raises ReadOnly.  Knows no protocol: ``fuse`` speaks to it, and so do the tests.
 
-Times: a mount behaves as ``noatime`` (see ``namespace``).  Permissions are the kernel's
-(``default_permissions``).  ``lookup``, ``create``, ``mkdir``, ``mknod``, ``symlink`` and ``link`` do not
-count as lookups by themselves: who hands an inode to the kernel says so with ``looked_up``.
+Access times: reads that the kernel answers from its pages never arrive here, so opening a file to read it
+counts as reading.  Permissions are the kernel's (``default_permissions``).  ``lookup``, ``create``,
+``mkdir``, ``mknod``, ``symlink`` and ``link`` do not count as lookups by themselves: who hands an inode
+to the kernel says so with ``looked_up``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import trio
 
 from objfs.errors import BadHandle, IsDirectory, ReadOnly
+from objfs.fs.atime import AccessTimes
 from objfs.fs.data import Data
 from objfs.fs.handles import Handle, Handles
 from objfs.fs.namespace import Namespace, without_set_id
@@ -29,8 +31,9 @@ from objfs.fs.ports import (
     FsSettings,
     Tables,
 )
+from objfs.fs.stamps import Stamps
 from objfs.fs.xattrs import Xattrs
-from objfs.model import Attr, AttrChange, Clock, Ino, WriteGate
+from objfs.model import Attr, AttrChange, Clock, DirEntry, Ino, WriteGate
 
 
 class FileSystem:
@@ -49,10 +52,12 @@ class FileSystem:
         self._table = table
         self._cache = cache
         self._gate = gate
+        self._stamps = clock = Stamps(clock)
         self.settings = settings
         self.orphans = Orphans(table, gate, clock)
         self._handles = Handles(self.orphans.unused)
         self._data = Data(table, cache, settings, clock, barrier, writable=self._writable)
+        self._atimes = AccessTimes(table, gate, clock, settings)
         xattrs = Xattrs(table, clock, writable=self._writable)
         self._names = names = Namespace(
             table,
@@ -64,17 +69,12 @@ class FileSystem:
             unlinked=lambda ino: self.orphans.unlinked(ino, self._handles),
         )
         # What needs neither bytes nor handles is offered as the namespace has it.
-        self.lookup = names.lookup
         self.parent_of = names.parent_of
-        self.getattr = names.getattr
-        self.readlink = names.readlink
-        self.readdir = names.readdir
         self.access = names.access
         self.statfs = names.statfs
         self.mkdir = names.mkdir
         self.mknod = names.mknod
         self.symlink = names.symlink
-        self.link = names.link
         self.unlink = names.unlink
         self.rmdir = names.rmdir
         self.rename = names.rename
@@ -97,13 +97,18 @@ class FileSystem:
             await self.orphans.finish_truncates()
 
     async def run(self) -> None:
-        """The background work of the view: purges orphans until cancelled."""
+        """The background work of the view, until it is cancelled or may not write any more: purges orphans,
+        writes access times."""
         if self.settings.read_only:
             await trio.sleep_forever()
-        await self.orphans.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._atimes.run)
+            await self.orphans.run()
+            nursery.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         """After the last request: nobody holds anything any more, so all orphans are purged."""
+        await self._atimes.write_all()
         if not self.settings.read_only:
             await self.orphans.release_all()
 
@@ -116,7 +121,32 @@ class FileSystem:
         """The inodes that the kernel may remember something of; it never learns of the root by a lookup."""
         return [self.settings.root, *self._handles.known()]
 
+    # --- names ------------------------------------------------------------------------
+
+    def lookup(self, parent: Ino, name: bytes) -> Attr:
+        """See ``Namespace``."""
+        return self._atimes.shown(self._names.lookup(parent, name))
+
+    def link(self, ino: Ino, parent: Ino, name: bytes) -> Attr:
+        """See ``Namespace``."""
+        return self._atimes.shown(self._names.link(ino, parent, name))
+
+    def readdir(self, parent: Ino, after_cookie: int, limit: int) -> list[DirEntry]:
+        """At most ``limit`` entries beyond a cookie, without '.' and '..'."""
+        found = self._names.readdir(parent, after_cookie, limit)
+        return [entry._replace(attr=self._atimes.shown(entry.attr)) for entry in found]
+
+    def readlink(self, ino: Ino) -> bytes:
+        """Raises InvalidArgument for anything but a symlink."""
+        target = self._names.readlink(ino)
+        self._atimes.read(ino)
+        return target
+
     # --- attributes and sizes ----------------------------------------------------------
+
+    def getattr(self, ino: Ino) -> Attr:
+        """Raises StaleHandle."""
+        return self._atimes.shown(self._names.getattr(ino))
 
     async def setattr(self, ino: Ino, change: AttrChange, size: int | None, caller: Caller) -> Attr:
         """The size first, then the rest: times that are given win over those of the truncate.
@@ -127,8 +157,13 @@ class FileSystem:
         if size is not None:
             attr = await self.truncate(ino, size, caller)
             if change == AttrChange():
-                return attr
-        return self._names.set_attr(ino, change)
+                return self._atimes.shown(attr)
+        self._stamps.given(change.atime_ns)
+        self._stamps.given(change.mtime_ns)
+        attr = self._names.set_attr(ino, change)
+        if change.atime_ns is not None:
+            self._atimes.forget(ino)
+        return self._atimes.shown(attr)
 
     # --- handles -----------------------------------------------------------------------
 
@@ -152,18 +187,25 @@ class FileSystem:
             except BaseException:
                 self._handles.close(handle.fh)
                 raise
+        elif handle.marks_reads and not handle.writes:
+            handle.marked = self._atimes.note(attr)
         return handle
 
     def opendir(self, ino: Ino) -> Handle:
         """Raises NotDirectory, StaleHandle."""
-        self._names.lookup(ino, b".")
+        self._atimes.note(self._names.lookup(ino, b"."))
         return self._handles.open(ino, os.O_RDONLY)
 
     # --- bytes -------------------------------------------------------------------------
 
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """A handle open for writing only reads too: the kernel completes pages through it."""
-        return await self._data.read(self._handles.get(fh).ino, offset, length)
+        handle = self._handles.get(fh)
+        data = await self._data.read(handle.ino, offset, length)
+        if handle.marks_reads:
+            self._atimes.read(handle.ino)
+        handle.marked = False
+        return data
 
     async def write(self, fh: int, offset: int, data: bytes, *, clear_suid: bool = False) -> int:
         """``clear_suid``: the writer is unprivileged and the kernel has not seen to set-ID bits."""

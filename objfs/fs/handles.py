@@ -17,16 +17,23 @@ from objfs.model import Ino
 
 @dataclass(slots=True, eq=False)
 class Handle:
-    """One open file or directory.  ``page`` is how many entries its last reader could take."""
+    """One open file or directory.  ``page`` is how many entries its last reader could take; ``marked``:
+    opening it set the access time, and no read has told the kernel so."""
 
     fh: int
     ino: Ino
     flags: int
     page: int = 32
+    marked: bool = False
 
     @property
     def writes(self) -> bool:
         return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+    @property
+    def marks_reads(self) -> bool:
+        """Its owner may read, and lets the access time follow."""
+        return not self.flags & (os.O_WRONLY | os.O_NOATIME)
 
     @property
     def synchronous(self) -> bool:
@@ -67,11 +74,12 @@ class Handles:
         except KeyError:
             raise BadHandle(f"file handle {fh} is not open") from None
 
-    def close(self, fh: int) -> None:
+    def close(self, fh: int) -> Handle:
         """Raises BadHandle; tells ``on_unused`` when this was the inode's last user."""
-        ino = self.get(fh).ino
+        handle = self.get(fh)
         del self._handles[fh]
-        self._drop(self._opens, ino, 1)
+        self._drop(self._opens, handle.ino, 1)
+        return handle
 
     def looked_up(self, ino: Ino) -> None:
         """The kernel was told of the inode once more."""

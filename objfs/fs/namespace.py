@@ -7,8 +7,7 @@ entries, link counts and times consistent):
 - a new inode in a set-group-ID directory takes the directory's group, a directory the bit too; its mode is
   what the umask, or the directory's default list, leaves of what was asked for (``xattrs``);
 - set-ID bits of files are cleared by chown, as Linux does, for root too;
-- ctime is the time of each change; atime changes only by request, plus its value at creation: a
-  mount behaves as ``noatime``, so that reading never writes.
+- ctime is the time of each change; of an access time only the first is set here, and those asked for.
 
 Every method is synchronous: nothing awaits between reading and committing rows.  Knows no bytes of
 files, no handles and no protocol.

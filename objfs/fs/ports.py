@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
 
 from objfs.model import ROOT, Chunk, ChunkTable, DirtyRange, Ino, InodeTable
@@ -17,6 +18,14 @@ from objfs.model import ROOT, Chunk, ChunkTable, DirtyRange, Ino, InodeTable
 OPERATION: ContextVar[str] = ContextVar("objfs_operation", default="")
 """The name of the operation that a task is busy with: whoever measures how long the event loop was
 held reads it from the task's context (``task.context.get(OPERATION)``) to name the culprit."""
+
+
+class AtimeRule(StrEnum):
+    """When reading sets an access time, by the name of the mount option (see ``atime``)."""
+
+    RELATIME = "relatime"
+    STRICTATIME = "strictatime"
+    NOATIME = "noatime"
 
 
 class Tables(InodeTable, ChunkTable, Protocol):
@@ -105,12 +114,15 @@ class FsSettings:
     """How one view of a volume behaves.
 
     ``chunk_size`` is in bytes and fixed for a volume; ``fsync`` says where an fsync must have
-    arrived before it returns; ``root`` is the directory that the view shows as its root.
+    arrived before it returns; ``atime`` is the rule for access times, without ``diratime`` for files
+    alone; ``root`` is the directory that the view shows as its root.
     """
 
     chunk_size: int
     read_only: bool = False
     fsync: Literal["local", "bucket"] = "local"
+    atime: AtimeRule = AtimeRule.RELATIME
+    diratime: bool = True
     root: Ino = ROOT
 
 

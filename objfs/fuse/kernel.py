@@ -26,7 +26,6 @@ _FLAGS = {
     "sync": 1 << 4,
     "dirsync": 1 << 7,
     "noatime": 1 << 10,
-    "nodiratime": 1 << 11,
 }
 _POSIXACL = 1 << 16
 _MNT_DETACH = 2

@@ -14,6 +14,9 @@ about the page cache.  Knows no rule of POSIX.
   not update pages that are read meanwhile, and every later open must begin with an empty cache.
   O_DIRECT set later, by fcntl(2), is not seen here.  What changed behind the kernel's back begins with an
   empty cache at its next open too (``distrust``).
+- After a read, a listing or a readlink the kernel asks for the access time again.  Reads that its own pages
+  answer are not seen here: opening counts for them, and the kernel is told of it at the close, when it keeps
+  nobody waiting.
 - The kernel clears set-ID bits at a write by a setattr of its own, and capabilities (which it looks for
   before every write) by a removexattr; write requests name no caller.
 - With ``acl`` the kernel checks access by the lists that it asks for, and remembers them and their absence
@@ -26,7 +29,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import pyfuse3
@@ -86,6 +89,8 @@ class Operations(pyfuse3.Operations):
         self._trees: dict[int, View] = {}
         self._direct: set[int] = set()
         self._distrusted: set[int] = set()
+        self.outdated: Callable[[int], None] = lambda number: None
+        """Told of inodes whose attributes the kernel should ask for again."""
         self.add_view(0, fs)
 
     # --- views -------------------------------------------------------------------------
@@ -286,8 +291,10 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def release(self, fh: int) -> None:
-        fs, fh = self._by_handle(fh)
-        fs.release(fh)
+        view = self._view_of(fh)
+        handle = view.fs.release(fh & HANDLE_MASK)
+        if handle.marked:
+            self.outdated(self.views.encode(fh >> SLOT_SHIFT, handle.ino))
 
     # --- directories -------------------------------------------------------------------
 

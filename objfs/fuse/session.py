@@ -73,6 +73,7 @@ class Session:
         if not self._mountpoint.is_dir():
             raise MountPointUnusable(f"{self._mountpoint}: not a directory; make it first")
         raise_file_limit()
+        self._operations.outdated = _forget_attributes
         try:
             self._connect()
         except (RuntimeError, OSError) as error:
@@ -134,7 +135,8 @@ class Session:
 
 
 def _forget_attributes(number: int) -> None:
-    with suppress(FileNotFoundError):  # the kernel does not know it
+    """The kernel waits for nobody then: also for the event loop."""
+    with suppress(OSError):  # the kernel does not know it, or is about to go
         pyfuse3.invalidate_inode(number, attr_only=True)
 
 

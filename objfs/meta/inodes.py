@@ -8,6 +8,7 @@ after a crash where they stopped.  Knows no names.
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 
 from objfs.errors import FileTooBig, InvalidArgument, StaleHandle
 from objfs.meta import held
@@ -37,6 +38,10 @@ _SET = (
 )
 _SET_ATIME = (
     "INSERT INTO atime (ino, s, ns) VALUES (?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET s = excluded.s, ns = excluded.ns"
+)
+_SET_ATIME_IF_THERE = (
+    "INSERT INTO atime (ino, s, ns) SELECT ino, ?2, ?3 FROM inode WHERE ino = ?1 "
     "ON CONFLICT DO UPDATE SET s = excluded.s, ns = excluded.ns"
 )
 _CTIME = "UPDATE inode SET ctime_s = ?, ctime_ns = ? WHERE ino = ?"
@@ -124,6 +129,12 @@ class Inodes:
                 return attr
             self._db.run(_SET_ATIME, (ino, *divmod(change.atime_ns, NS)))
             return self.get(ino)
+
+    def set_atimes(self, times: Sequence[tuple[Ino, int]]) -> None:
+        """Inodes that are gone are left out."""
+        with self._db:
+            for ino, atime_ns in times:
+                self._db.run(_SET_ATIME_IF_THERE, (ino, *divmod(atime_ns, NS)))
 
     def set_links(self, ino: Ino, nlink: int, now_ns: int) -> None:
         """``nlink`` 0 makes an orphan."""

@@ -176,6 +176,9 @@ class MetaDatabase:
     def set_attr(self, ino: Ino, change: AttrChange) -> Attr:
         return self._inodes.set_attr(ino, change)
 
+    def set_atimes(self, times: Sequence[tuple[Ino, int]]) -> None:
+        self._inodes.set_atimes(times)
+
     def get_xattr(self, ino: Ino, name: bytes) -> bytes:
         return self._xattrs.get(ino, name)
 

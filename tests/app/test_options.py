@@ -6,6 +6,7 @@ import pytest
 
 from objfs.app.options import OPTIONS, kernel_arguments, parse
 from objfs.errors import BadSetting, ExitCode
+from objfs.fs import AtimeRule
 
 
 def test_what_mount_hands_to_a_helper() -> None:
@@ -22,6 +23,29 @@ def test_later_options_win() -> None:
     options = parse(["ro,dev", "rw,nodev"])
     assert not options.read_only
     assert options.kernel == ("rw", "nodev")
+
+
+def test_the_rule_for_access_times() -> None:
+    assert parse([]).atime is AtimeRule.RELATIME
+    assert parse(["noatime,strictatime"]).atime is AtimeRule.STRICTATIME
+    assert parse(["noatime", "relatime"]).kernel == ()
+    options = parse(["strictatime,noatime,nodiratime"])
+    assert (options.atime, options.diratime) == (AtimeRule.NOATIME, False)
+    assert options.kernel == ("noatime",)
+
+
+def test_libfuse_takes_every_option_that_is_handed_to_the_kernel() -> None:
+    """It refuses what it does not know: of nodiratime and strictatime the kernel is not told."""
+    libfuse = {"rw", "ro", "dev", "suid", "exec", "sync", "async", "dirsync", "noatime"}
+    libfuse |= {"nodev", "nosuid", "noexec"}
+    handed = {flag for option in OPTIONS if not option.value for flag in parse([option.name]).kernel}
+    assert handed == libfuse
+
+
+def test_acls_are_enforced_unless_told_otherwise() -> None:
+    assert parse([]).acl
+    assert not parse(["noacl"]).acl
+    assert parse(["noacl,acl"]).acl
 
 
 def test_settings_hold_for_one_mount() -> None:

@@ -136,6 +136,11 @@ class MemoryInodeTable:
         self._rows.inodes[ino] = attr._replace(**found)
         return self._rows.inodes[ino]
 
+    def set_atimes(self, times: Sequence[tuple[Ino, int]]) -> None:
+        for ino, atime_ns in times:
+            if ino in self._rows.inodes:
+                self.set_attr(ino, AttrChange(atime_ns=atime_ns))
+
     def count(self) -> tuple[int, int]:
         return len(self._rows.inodes), sum(attr.held for attr in self._rows.inodes.values())
 

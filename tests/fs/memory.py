@@ -280,6 +280,11 @@ class MemoryTables:
         self.inodes[ino] = attr._replace(**{k: v for k, v in given.items() if v is not None})
         return self.inodes[ino]
 
+    def set_atimes(self, times: Sequence[tuple[Ino, int]]) -> None:
+        for ino, atime_ns in times:
+            if ino in self.inodes:
+                self.set_attr(ino, AttrChange(atime_ns=atime_ns))
+
     def get_xattr(self, ino: Ino, name: bytes) -> bytes:
         self.get(ino)
         if name not in self.xattrs.get(ino, {}):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from objfs.fs import Caller, FsSettings
+from objfs.fs import AtimeRule, Caller, FsSettings
 from objfs.fuse import FuseSettings, Operations, Session, fuse_options
 from objfs.model import ROOT
 from tests.fs.memory import MemoryTables, RealClock, World
@@ -32,7 +32,7 @@ async def watch_input(session: Session) -> None:
     session.stop()
 
 
-OWN = ("noxattr", "noacl", "subdir", "helper")
+OWN = ("noxattr", "noacl", "relatime", "strictatime", "nodiratime", "subdir", "helper")
 """Flags that are not for the kernel."""
 
 
@@ -47,7 +47,9 @@ def give_up_mounting() -> None:
 
 
 async def serve(directory: Path, flags: list[str]) -> None:
-    world = World(FsSettings(CHUNK_SIZE), MemoryTables(CHUNK_SIZE, rollback=False), RealClock())
+    rule = next((rule for rule in AtimeRule if rule in flags), AtimeRule.RELATIME)
+    settings = FsSettings(CHUNK_SIZE, atime=rule, diratime="nodiratime" not in flags)
+    world = World(settings, MemoryTables(CHUNK_SIZE, rollback=False), RealClock())
     if "ro" in flags:
         world.fs = world.mount(replace(world.settings, read_only=True))
     if "subdir" in flags:
@@ -55,8 +57,8 @@ async def serve(directory: Path, flags: list[str]) -> None:
         world.fs = world.mount(replace(world.settings, root=top))
     if "helper" in flags:
         give_up_mounting()
-    settings = FuseSettings(xattrs="noxattr" not in flags)
-    operations = Operations(world.fs, settings, acl="noacl" not in flags)
+    kernel = FuseSettings(xattrs="noxattr" not in flags)
+    operations = Operations(world.fs, kernel, acl="noacl" not in flags)
     options = fuse_options(SOURCE, [flag for flag in flags if flag not in OWN], allow_other=True)
     session = Session(operations, directory, options)
     session.mount()

@@ -243,8 +243,6 @@ def test_times_to_the_nanosecond(root: Path) -> None:
         os.utime(path, ns=times)
         assert (path.stat().st_atime_ns, path.stat().st_mtime_ns) == times
     before = path.stat()
-    path.read_bytes()
-    assert path.stat().st_atime_ns == before.st_atime_ns
     os.chmod(path, 0o600)
     assert path.stat().st_ctime_ns > before.st_ctime_ns
 

@@ -253,6 +253,20 @@ class NamespaceContract:
         with pytest.raises(StaleHandle):
             table.set_attr(Ino(999), AttrChange(atime_ns=1))
 
+    def test_set_atimes_sets_nothing_else_and_passes_over_what_is_gone(self, table: Table) -> None:
+        one, two = mkfile(table, ROOT, b"1"), mkfile(table, ROOT, b"2")
+        before = [table.get(ino) for ino in (one, two)]
+        table.set_atimes([(one, -5), (Ino(999), 7), (two, 3 * NS + 1)])
+        table.set_atimes([(one, 4 * NS)])
+        assert table.get(one) == before[0]._replace(atime_ns=4 * NS)
+        assert table.get(two) == before[1]._replace(atime_ns=3 * NS + 1)
+        table.unlink(ROOT, b"1", 20)
+        while not table.purge(one, 10):
+            pass
+        table.set_atimes([(one, 5)])
+        with pytest.raises(StaleHandle):
+            table.get(one)
+
     @pytest.mark.parametrize("ns", [-(2**31) * NS, -1, 0, 1, (2**34) * NS + NS - 1])
     def test_times_from_1901_to_2446(self, table: Table, ns: int) -> None:
         ino = mkfile(table, ROOT, b"f")

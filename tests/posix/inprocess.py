@@ -141,6 +141,9 @@ class InProcess:
         ids = [None if number == -1 else number for number in (uid, gid)]
         self._set(self._walk(path, follow=False), AttrChange(uid=ids[0], gid=ids[1]))
 
+    def utime(self, path: bytes, atime_ns: int, mtime_ns: int) -> None:
+        self._set(self._walk(path, follow=True), AttrChange(atime_ns=atime_ns, mtime_ns=mtime_ns))
+
     def _set(self, attr: Attr, change: AttrChange) -> None:
         wait(self.fs.setattr(attr.ino, change, None, SUPER))
 

@@ -79,6 +79,7 @@ class Posix(Protocol):
     def rename(self, path: bytes, new: bytes, flags: int = 0) -> None: ...
     def chmod(self, path: bytes, mode: int) -> None: ...
     def chown(self, path: bytes, uid: int, gid: int) -> None: ...
+    def utime(self, path: bytes, atime_ns: int, mtime_ns: int) -> None: ...
     def opendir(self, path: bytes) -> Stream: ...
 
 
@@ -143,6 +144,9 @@ class Kernel:
 
     def chown(self, path: bytes, uid: int, gid: int) -> None:
         os.chown(self.at(path), uid, gid, follow_symlinks=False)
+
+    def utime(self, path: bytes, atime_ns: int, mtime_ns: int) -> None:
+        os.utime(self.at(path), ns=(atime_ns, mtime_ns))
 
     def opendir(self, path: bytes) -> Stream:
         return LibcStream(self.at(path))
