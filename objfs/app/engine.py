@@ -19,6 +19,7 @@ from objfs.app.clock import SystemClock
 from objfs.app.follow import Following
 from objfs.app.footprint import Footprint, log_limit
 from objfs.app.options import MountOptions
+from objfs.app.promises import Promises
 from objfs.app.room import Room
 from objfs.app.safety import MutationGate, Safety
 from objfs.app.upkeep import Upkeep
@@ -90,6 +91,7 @@ class Engine:
         self.safety = Safety(self._mutations, self.reaper)
         self.checkpointer = self._make_checkpointer()
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
+        self.promises = Promises(volume.buckets, writes=not self.read_only)
         self.fs = self._make_fs(options)
         self.following = self._make_following() if options.follow else None
         self.operations = Operations(self.fs, writeback=options.writeback, acl=options.acl)
@@ -207,6 +209,7 @@ class Engine:
             if self.pin is not None:
                 nursery.start_soon(self.pin.run)
             nursery.start_soon(self._upkeep.run)
+            nursery.start_soon(self.promises.run)
             task_status.started()
 
     @property

@@ -30,10 +30,13 @@ def _bucket(engine: Engine, slot: Slot, uuid: bytes, voter: bool) -> BucketStatu
     unknown = bucket is None or (isinstance(bucket, GuardedBucket) and not bucket.identified)
     state = "down" if unknown else health.state.name.lower()
     silent = "has not shown its label since the mount" if unknown else ""
-    return _counted(place, slot, voter, state, left_out or health.last_error or silent)
+    said = engine.promises.of(slot)
+    return _counted(place, slot, voter, state, left_out or health.last_error or silent, said)
 
 
-def _counted(place: OpenBucket, slot: Slot, voter: bool, state: str, error: str) -> BucketStatus:
+def _counted(
+    place: OpenBucket, slot: Slot, voter: bool, state: str, error: str, remarks: tuple[str, ...]
+) -> BucketStatus:
     seen = place.metrics.snapshot()
     return BucketStatus(
         slot=slot,
@@ -46,6 +49,7 @@ def _counted(place: OpenBucket, slot: Slot, voter: bool, state: str, error: str)
         errors=seen.errors,
         bytes_in=seen.bytes_in,
         bytes_out=seen.bytes_out,
+        remarks=remarks,
     )
 
 

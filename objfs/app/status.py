@@ -29,6 +29,8 @@ class BucketStatus:
     errors: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    remarks: tuple[str, ...] = ()
+    """Promises that it breaks, and what it does behind one's back."""
 
     @property
     def usable(self) -> bool:

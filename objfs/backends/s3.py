@@ -94,7 +94,7 @@ class S3Bucket:
 
     async def remarks(self) -> list[str]:
         """What the server tells about versioning, object lock and lifecycle rules."""
-        return await self._run("remarks", "", lambda client: remarks(client, self._bucket))
+        return await self._run("remarks", "", lambda client: remarks(client, self._bucket, self._prefix))
 
     async def aclose(self) -> None:
         client, self._client = self._client, None

@@ -1,11 +1,13 @@
-"""What an S3 bucket does behind our back: versioning, object lock, lifecycle rules.
+"""What an S3 bucket does behind our back: versioning, object lock, expiry rules, archive tiers.
 
-Owns the questions.  A server that does not know one, or does not tell this account, says nothing.
+Owns the questions, and what each answer will cost or break.  A server that does not know one, or does not
+tell this account, says nothing.  Rules that cannot touch what lies below the volume's prefix are left out,
+and so are those for tagged objects: ours have no tags.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
@@ -15,41 +17,74 @@ from objfs.backends.s3_settings import ARCHIVE_CLASSES
 if TYPE_CHECKING:  # the stubs are a development dependency
     from mypy_boto3_s3 import S3Client
 
-
-def remarks(client: S3Client, bucket: str) -> list[str]:
-    """Sentences for the person who chose the bucket; blocks for three requests."""
-    return [*_versioning(client, bucket), *_object_lock(client, bucket), *_lifecycle(client, bucket)]
+Rule = Mapping[str, Any]
 
 
-def _versioning(client: S3Client, bucket: str) -> list[str]:
+def remarks(client: S3Client, bucket: str, prefix: str) -> list[str]:
+    """Sentences for the person who chose the bucket; blocks for four requests.  ``prefix`` is what the names
+    of all our objects begin with, empty for the whole bucket."""
+    answer = _ask(lambda: client.get_bucket_lifecycle_configuration(Bucket=bucket))
+    rules = [rule for rule in answer.get("Rules", []) if _touches(rule, prefix)]
+    return [
+        *_versioning(client, bucket, rules),
+        *_object_lock(client, bucket),
+        *(said for rule in rules for said in _lifecycle(rule)),
+        *_tiering(client, bucket, prefix),
+    ]
+
+
+def _versioning(client: S3Client, bucket: str, rules: list[Rule]) -> list[str]:
     answer = _ask(lambda: client.get_bucket_versioning(Bucket=bucket))
     if answer.get("Status") != "Enabled":
         return []
-    return ["versioning is on: what objfs deletes is kept, and paid for, until a lifecycle rule expires it"]
+    old = [rule["NoncurrentVersionExpiration"] for rule in rules if "NoncurrentVersionExpiration" in rule]
+    days = sorted(item["NoncurrentDays"] for item in old if "NoncurrentDays" in item)
+    until = f"for {days[0]} days more" if days else "for good: let a lifecycle rule expire old versions"
+    return [f"versioning is on: what objfs deletes or overwrites is kept, and paid for, {until}"]
 
 
 def _object_lock(client: S3Client, bucket: str) -> list[str]:
     answer = _ask(lambda: client.get_object_lock_configuration(Bucket=bucket))
     if "ObjectLockConfiguration" not in answer:
         return []
-    return ["object lock is on: objects stay until their retention ends; set checksums=when_supported"]
+    kept = answer["ObjectLockConfiguration"].get("Rule", {}).get("DefaultRetention", {})
+    time = f"for {kept['Days']} days" if "Days" in kept else f"for {kept['Years']} years" if kept else ""
+    until = f"each object is kept {time}, and paid for, though deleted" if time else "locked objects stay"
+    return [f"object lock is on: {until}; set checksums=when_supported"]
 
 
-def _lifecycle(client: S3Client, bucket: str) -> list[str]:
-    answer = _ask(lambda: client.get_bucket_lifecycle_configuration(Bucket=bucket))
-    said = []
-    for rule in answer.get("Rules", []):
-        if rule.get("Status") != "Enabled":
-            continue
-        name = rule.get("ID", "without a name")
-        if "Expiration" in rule:
-            said.append(f"lifecycle rule {name} deletes objects: it will destroy the volume; take it off")
-        tiers = sorted(
-            {step.get("StorageClass", "") for step in rule.get("Transitions", [])} & ARCHIVE_CLASSES
-        )
-        if tiers:
-            said.append(f"lifecycle rule {name} moves objects to {tiers[0]}: they cannot be read there")
-    return said
+def _lifecycle(rule: Rule) -> Iterator[str]:
+    name = f"lifecycle rule {rule.get('ID', 'without a name')}"
+    expiry = rule.get("Expiration", {})
+    # A rule that only clears up markers of deleted objects deletes nothing that anybody can read.
+    if "Days" in expiry or "Date" in expiry:
+        yield f"{name} deletes objects: it will destroy the volume; take it off"
+    classes = sorted({step.get("StorageClass", "") for step in rule.get("Transitions", [])})
+    for kind in classes:
+        if kind in ARCHIVE_CLASSES:
+            yield f"{name} moves objects to {kind}: they cannot be read there; take it off"
+        else:
+            yield f"{name} moves objects to {kind}: reading and deleting them there may cost extra"
+
+
+def _tiering(client: S3Client, bucket: str, prefix: str) -> Iterator[str]:
+    answer = _ask(lambda: client.list_bucket_intelligent_tiering_configurations(Bucket=bucket))
+    for found in answer.get("IntelligentTieringConfigurationList", []):
+        if _touches(found, prefix) and found.get("Tierings"):
+            yield (
+                f"intelligent tiering {found.get('Id', 'without a name')} archives objects of class "
+                "INTELLIGENT_TIERING that nobody reads: they cannot be read then; do not use that class"
+            )
+
+
+def _touches(rule: Rule, prefix: str) -> bool:
+    """Whether a rule is on and may apply to an object of ours."""
+    chosen = rule.get("Filter") or {}
+    both = chosen.get("And", {})
+    if rule.get("Status") != "Enabled" or "Tag" in chosen or both.get("Tags"):
+        return False
+    wanted = str(rule.get("Prefix") or chosen.get("Prefix") or both.get("Prefix") or "")
+    return wanted.startswith(prefix) or prefix.startswith(wanted)
 
 
 def _ask(question: Callable[[], Any]) -> dict[str, Any]:

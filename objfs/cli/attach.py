@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from objfs.app.places import with_urls
+from objfs.app.promises import remarks_of
 from objfs.cli.context import home, say
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.attach import Attached, Offered, add_places
@@ -33,14 +34,16 @@ def attach(
         volume.require()
     secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
 
-    async def job(offered: list[Offered]) -> Attached:
-        if add:
-            return await add_places(volume, secret, offered)
-        return await attach_volume(volume, secret, offered)
+    async def job(offered: list[Offered]) -> tuple[Attached, list[str]]:
+        attaching = add_places if add else attach_volume
+        attached = await attaching(volume, secret, offered)
+        return attached, [f"{item.url}: {said}" for item in offered for said in await remarks_of(item.bucket)]
 
-    learned = with_urls(urls, job)
+    learned, remarks = with_urls(urls, job)
     header, missing = learned.header, len(learned.missing)
     say(f"volume {name} ({header.volume.hex()}) is known: code {header.code}, {len(header.buckets)} buckets")
+    for remark in remarks:
+        say(remark)
     if missing:
         say(
             f"{missing} of its buckets have no URL here and count as missing; "

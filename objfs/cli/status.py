@@ -159,4 +159,5 @@ def _buckets(status: Fields) -> list[str]:
         )
         if bucket.text("last_error", 65536):
             lines.append(f"             last error: {bucket.text('last_error', 65536)}")
+        lines += [f"             note: {note}" for note in bucket.items("remarks", 64)]
     return lines

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from objfs.backends.base import Bucket
-from objfs.backends.probe import probe
+from objfs.backends.probe import brief_probe, probe
 from objfs.backends.registry import open_bucket
 from objfs.backends.wrappers.faults import FailBefore, Fault, FaultyBucket
 from objfs.errors import ContractBroken, Refused, Unreachable
@@ -57,6 +57,34 @@ async def test_a_broken_promise_is_named(broken: Callable[[Bucket], Bucket], nam
     assert report.broken
     with pytest.raises(ContractBroken, match=rf"mem://bucket: .*\({report.broken[0]}\)"):
         report.require()
+
+
+@pytest.mark.parametrize(
+    ("broken", "name"),
+    [
+        (OverwritingBucket, "put_if_absent"),
+        (WholeObjectBucket, "ranged_read"),
+        (StaleListingBucket, "listing"),
+        (StaleReadBucket, "read_after_write"),
+        (UndeletingBucket, "delete"),
+    ],
+)
+async def test_one_object_shows_the_same_but_for_races(broken: Callable[[Bucket], Bucket], name: str) -> None:
+    report = await brief_probe(broken(memory_bucket()))
+    assert name in report.broken
+    assert any(name in sentence for sentence in report.complaints())
+    assert len(report.complaints(voter=False)) == len(report.broken) - (name == "put_if_absent")
+
+
+async def test_one_object_in_eight_requests(tmp_path: Path, moto_server: MotoServer) -> None:
+    s3 = moto_server.open()
+    for inner in (memory_bucket(), open_bucket(str(tmp_path), {}), s3):
+        counted = FaultyBucket(inner)
+        report = await brief_probe(counted)
+        assert (report.broken, report.complaints()) == ((), ())
+        assert len(counted.requests) == 8
+        assert await inner.list("") == []
+    await s3.aclose()
 
 
 @pytest.mark.parametrize("broken", [CheckThenPutBucket, OverwritingBucket])

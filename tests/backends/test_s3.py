@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.server
 import json
+import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import boto3
 import pytest
@@ -83,35 +85,89 @@ async def test_storage_class_and_encryption_are_asked_for(moto_server: MotoServe
     await bucket.aclose()
 
 
-async def test_remarks_name_what_will_cost_or_break(moto_server: MotoServer) -> None:
-    name = moto_server.make_bucket()
-    client = boto3.session.Session().client(
+RULES: dict[str, dict[str, object]] = {
+    "old": {"Expiration": {"Days": 30}},
+    "cold": {"Transitions": [{"Days": 9, "StorageClass": "GLACIER"}]},
+    "cool": {"Transitions": [{"Days": 30, "StorageClass": "STANDARD_IA"}]},
+    "below": {"Expiration": {"Days": 1}, "Filter": {"Prefix": "vol/segment/"}},
+    "above": {"Expiration": {"Days": 1}, "Filter": {"Prefix": "v"}},
+    "off": {"Expiration": {"Days": 1}, "Status": "Disabled"},
+    "elsewhere": {"Expiration": {"Days": 1}, "Filter": {"Prefix": "other/"}},
+    "tagged": {"Expiration": {"Days": 1}, "Filter": {"Tag": {"Key": "k", "Value": "v"}}},
+    "markers": {"Expiration": {"ExpiredObjectDeleteMarker": True}},
+    "versions": {"NoncurrentVersionExpiration": {"NoncurrentDays": 7}},
+}
+SAID = {
+    "old": "rule old deletes objects: it will destroy the volume",
+    "cold": "rule cold moves objects to GLACIER: they cannot be read there",
+    "cool": "rule cool moves objects to STANDARD_IA: reading and deleting",
+    "below": "rule below deletes objects",
+    "above": "rule above deletes objects",
+}
+
+
+@pytest.fixture
+def client(moto_server: MotoServer) -> Iterator[Any]:
+    """An administrator's."""
+    made = boto3.session.Session().client(
         "s3",
         endpoint_url=moto_server.endpoint,
         region_name="us-east-1",
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
     )
+    yield made
+    made.close()
+
+
+def set_rules(client: Any, bucket: str, *names: str) -> None:
+    plain = {"Status": "Enabled", "Filter": {"Prefix": ""}}
+    rules = [{"ID": name, **plain, **RULES[name]} for name in names]
+    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+
+
+@pytest.mark.parametrize("rule", RULES)
+async def test_lifecycle_rules_that_touch_the_volume_are_named(
+    moto_server: MotoServer, client: Any, rule: str
+) -> None:
+    name = moto_server.make_bucket()
+    bucket = moto_server.open(name, prefix="vol")
+    assert isinstance(bucket, Remarkable)
+    set_rules(client, name, rule)
+    said = "\n".join(await bucket.remarks())
+    assert SAID[rule] in said if rule in SAID else said == ""
+    await bucket.aclose()
+
+
+async def test_versioning_says_how_long_what_is_deleted_is_paid_for(
+    moto_server: MotoServer, client: Any
+) -> None:
+    name = moto_server.make_bucket()
     bucket = moto_server.open(name)
     assert isinstance(bucket, Remarkable)
     assert await bucket.remarks() == []
     client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    rules = [
-        {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}},
-        {
-            "ID": "cold",
-            "Status": "Enabled",
-            "Filter": {"Prefix": ""},
-            "Transitions": [{"Days": 9, "StorageClass": "GLACIER"}],
-        },
-        {"ID": "off", "Status": "Disabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}},
-    ]
-    client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})  # type: ignore[typeddict-item]
-    said = "\n".join(await bucket.remarks())
-    for word in ("versioning is on", "rule old deletes", "rule cold moves objects to GLACIER"):
-        assert word in said
-    assert "rule off" not in said
-    client.close()
+    assert "versioning is on" in (await bucket.remarks())[0]
+    assert "for good" in (await bucket.remarks())[0]
+    set_rules(client, name, "versions")
+    assert "for 7 days more" in (await bucket.remarks())[0]
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
+    assert await bucket.remarks() == []
+    await bucket.aclose()
+
+
+async def test_object_lock_says_what_is_kept(moto_server: MotoServer, client: Any) -> None:
+    name = f"locked-{secrets.token_hex(8)}"
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    bucket = moto_server.open(name)
+    assert isinstance(bucket, Remarkable)
+    assert any("object lock is on" in said for said in await bucket.remarks())
+    retention = {"Mode": "COMPLIANCE", "Days": 3}
+    client.put_object_lock_configuration(
+        Bucket=name,
+        ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": retention}},
+    )
+    assert any("kept for 3 days" in said for said in await bucket.remarks())
     await bucket.aclose()
 
 

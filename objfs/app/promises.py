@@ -1,0 +1,66 @@
+"""Whether the buckets of a mount keep their promises, and what they do behind one's back.
+
+Owns one look at each bucket soon after the mount, and the sentences it gives.  Promises that nothing waits
+for it and that it never ends the mount.  A mount that only reads makes no object to try a bucket with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import trio
+
+from objfs.backends.base import Bucket, Remarkable
+from objfs.backends.probe import brief_probe
+from objfs.errors import ObjfsError, Temporary
+from objfs.model import Slot
+from objfs.volume.quorum import BucketSet
+
+log = logging.getLogger(__name__)
+
+AFTER_S = 10.0
+"""Time after the mount until the look."""
+
+
+class Promises:
+    """The buckets of one mount; ``writes``: it may try them with objects of its own."""
+
+    def __init__(self, buckets: BucketSet, *, writes: bool) -> None:
+        self._buckets = buckets
+        self._writes = writes
+        self._said: dict[Slot, tuple[str, ...]] = {}
+
+    def of(self, slot: Slot) -> tuple[str, ...]:
+        """What a person should know about a bucket; empty too while it has not been looked at."""
+        return self._said.get(slot, ())
+
+    async def run(self) -> None:
+        """Looks once, when the mount has had time for what it was made for, and ends."""
+        await trio.sleep(AFTER_S)
+        await self.look()
+
+    async def look(self) -> None:
+        """All buckets, one after the other."""
+        for slot, bucket in self._buckets.buckets.items():
+            try:
+                self._said[slot] = tuple(await self._look(slot, bucket))
+            except Temporary as error:
+                log.debug("bucket not looked at bucket=%s: %s", self._buckets.name(slot), error)
+            except ObjfsError as error:
+                self._said[slot] = (str(error),)
+            for sentence in self.of(slot):
+                log.warning("bucket %s: %s", self._buckets.name(slot), sentence)
+
+    async def _look(self, slot: Slot, bucket: Bucket) -> Sequence[str]:
+        said = await remarks_of(bucket)
+        if self._writes:
+            report = await brief_probe(bucket)
+            said += report.complaints(voter=slot in self._buckets.voters)
+        await trio.lowlevel.checkpoint()
+        return said
+
+
+async def remarks_of(bucket: Bucket) -> list[str]:
+    """What a bucket can tell about versioning, object lock, expiry rules and archive tiers."""
+    return await bucket.remarks() if isinstance(bucket, Remarkable) else []
