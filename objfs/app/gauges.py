@@ -5,52 +5,50 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import cast
 
-from objfs.app.buckets import OpenBucket
 from objfs.app.engine import Engine
 from objfs.app.status import BucketStatus
 from objfs.model import Slot
 from objfs.volume.fields import JSON
 from objfs.volume.guard import GuardedBucket
+from objfs.volume.table import BucketEntry
 
 
 def bucket_status(engine: Engine) -> tuple[BucketStatus, ...]:
     """One record for each bucket of the volume's table."""
-    return tuple(
-        _bucket(engine, entry.slot, entry.uuid, entry.voter) for entry in engine.volume.buckets.entries
-    )
+    return tuple(_bucket(engine, entry) for entry in engine.volume.buckets.entries)
 
 
-def _bucket(engine: Engine, slot: Slot, uuid: bytes, voter: bool) -> BucketStatus:
-    place = engine.opened_buckets.get(uuid)
+def _bucket(engine: Engine, entry: BucketEntry) -> BucketStatus:
+    place = engine.opened_buckets.get(entry.uuid)
+    slot, uuid = entry.slot, entry.uuid.hex()
     if place is None:
-        return BucketStatus(slot, uuid.hex(), "no URL on this machine", voter, "absent")
-    health = engine.volume.store.health.of(slot)
-    left_out = engine.volume.left_out.get(slot)
-    bucket = engine.volume.buckets.buckets.get(slot)
-    unknown = bucket is None or (isinstance(bucket, GuardedBucket) and not bucket.identified)
-    state = "down" if unknown else health.state.name.lower()
-    silent = "has not shown its label since the mount" if unknown else ""
-    said = engine.promises.of(slot)
-    return _counted(place, slot, voter, state, left_out or health.last_error or silent, said)
-
-
-def _counted(
-    place: OpenBucket, slot: Slot, voter: bool, state: str, error: str, remarks: tuple[str, ...]
-) -> BucketStatus:
+        return BucketStatus(slot, uuid, "no URL on this machine", entry.voter, "absent", entry.shards)
+    state, error = _health(engine, slot)
     seen = place.metrics.snapshot()
     return BucketStatus(
         slot=slot,
-        uuid=place.uuid.hex(),
+        uuid=uuid,
         url=place.url,
-        voter=voter,
+        voter=entry.voter,
         health=state,
+        shards=entry.shards,
         last_error=error,
         requests={str(name): count.requests for name, count in seen.operations.items()},
         errors=seen.errors,
         bytes_in=seen.bytes_in,
         bytes_out=seen.bytes_out,
-        remarks=remarks,
+        remarks=engine.promises.of(slot),
     )
+
+
+def _health(engine: Engine, slot: Slot) -> tuple[str, str]:
+    """State and last error of a bucket that this machine has a URL for."""
+    health = engine.volume.store.health.of(slot)
+    bucket = engine.volume.buckets.buckets.get(slot)
+    unknown = bucket is None or (isinstance(bucket, GuardedBucket) and not bucket.identified)
+    state = "down" if unknown else health.state.name.lower()
+    silent = "has not shown its label since the mount" if unknown else ""
+    return state, engine.volume.left_out.get(slot) or health.last_error or silent
 
 
 def checkpoint_status(engine: Engine) -> dict[str, JSON]:

@@ -7,6 +7,7 @@ figures come from nor how they are shown.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
@@ -17,13 +18,15 @@ from objfs.volume.fields import JSON
 
 @dataclass(frozen=True, slots=True)
 class BucketStatus:
-    """One bucket; ``health`` is healthy, suspect, down or absent (no URL on this machine)."""
+    """One bucket; ``health`` is healthy, suspect, down or absent (no URL on this machine).  One without
+    ``shards`` is a witness: it votes and holds no data."""
 
     slot: int
     uuid: str
     url: str
     voter: bool
     health: str
+    shards: bool = True
     last_error: str = ""
     requests: dict[str, int] = field(default_factory=dict)
     errors: int = 0
@@ -93,22 +96,42 @@ class Status:
 
 
 def judge(code: Code, tolerance: int, buckets: tuple[BucketStatus, ...]) -> Redundancy:
-    """What may still be lost, in one sentence that promises nothing which is not so."""
-    missing = tuple(f"slot {bucket.slot} ({bucket.url})" for bucket in buckets if not bucket.usable)
-    if not missing:
-        return Redundancy(str(code), tolerance, missing, _whole(tolerance, len(buckets)))
-    names = _join(missing)
-    verb = "is" if len(missing) == 1 else "are"
-    left = tolerance - len(missing)
+    """What may still be lost, in one sentence that promises nothing which is not so.  A witness holds no
+    data: without it nothing less can be read."""
+    missing = tuple(bucket for bucket in buckets if not bucket.usable)
+    names = tuple(_name(bucket) for bucket in missing)
+    data = [bucket for bucket in buckets if bucket.shards]
+    away = [bucket for bucket in data if not bucket.usable]
+    said = _reduced(tolerance, away) if away else _whole(tolerance, len(data))
+    for witness in (bucket for bucket in missing if not bucket.shards):
+        said += f"; witness {_name(witness)} is missing"
+    return Redundancy(str(code), tolerance, names, said + _votes(tolerance, buckets))
+
+
+def _name(bucket: BucketStatus) -> str:
+    return f"slot {bucket.slot} ({bucket.url})"
+
+
+def _reduced(tolerance: int, away: Sequence[BucketStatus]) -> str:
+    verb, left = "is" if len(away) == 1 else "are", tolerance - len(away)
     if left > 0:
         tail = f"{_number(left)} more may be lost"
     elif left == 0:
         tail = "no further loss is covered"
     else:
-        tail = "parts of the volume cannot be read until it is back"
-        if len(missing) > 1:
-            tail = "parts of the volume cannot be read until one is back"
-    return Redundancy(str(code), tolerance, missing, f"bucket {names} {verb} missing: {tail}")
+        tail = f"parts of the volume cannot be read until {'it' if len(away) == 1 else 'one'} is back"
+    return f"bucket {_join([_name(bucket) for bucket in away])} {verb} missing: {tail}"
+
+
+def _votes(tolerance: int, buckets: Sequence[BucketStatus]) -> str:
+    """Where a mount that writes could not begin again after a loss that reading bears."""
+    voters = [bucket for bucket in buckets if bucket.voter]
+    needed, there = len(voters) // 2 + 1, sum(bucket.usable for bucket in voters)
+    if there < needed:
+        return f"; a new mount that writes needs {needed} of {len(voters)} voting buckets"
+    if len(voters) - needed < tolerance and there == len(voters):
+        return f"; after that a new mount that writes needs --force: {needed} of {len(voters)} must vote"
+    return ""
 
 
 def _whole(tolerance: int, buckets: int) -> str:
@@ -121,7 +144,7 @@ def _number(count: int) -> str:
     return {1: "one", 2: "two", 3: "three", 4: "four"}.get(count, str(count))
 
 
-def _join(names: tuple[str, ...]) -> str:
+def _join(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 

@@ -65,6 +65,17 @@ def parse_code(text: str | None, buckets: int) -> Code:
     return Code(int(match[1]), int(match[2]))
 
 
+def _too_few_votes(made: Created) -> str:
+    """Fewer than 2M+1 voters: what is borne by reading is not borne by the vote about who writes."""
+    needed = made.voters - made.writes_with_losses
+    more = 2 * made.tolerance + 1 - made.voters
+    witnesses = "one more --witness bucket" if more == 1 else f"{more} more --witness buckets"
+    return (
+        f"after the loss of {made.tolerance} reading goes on; a new mount that writes needs {needed} of "
+        f"{made.voters} voting buckets, or --force; {witnesses} would mend that"
+    )
+
+
 def _tell(name: str, made: Created) -> None:
     say(f"volume {name} is made: {made.description}")
     for probe in made.probes:
@@ -73,10 +84,6 @@ def _tell(name: str, made: Created) -> None:
         if not probe.voter:
             say(f"{probe.url}: its put-if-absent is not atomic, so it holds data and does not vote")
     if made.writes_with_losses < made.tolerance:
-        needed = made.voters - made.writes_with_losses
-        say(
-            f"a new mount that writes needs {needed} of {made.voters} voting buckets (or --force); "
-            "a witness bucket would help"
-        )
+        say(_too_few_votes(made))
     click.echo("Recovery key, shown only now; it opens the volume without the passphrase:")
     click.echo(f"    {made.recovery_key}")

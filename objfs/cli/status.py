@@ -152,6 +152,7 @@ def _buckets(status: Fields) -> list[str]:
         total = sum(requests.integer(name) for name in requests.value)
         lines.append(
             f"bucket {bucket.integer('slot')}     {bucket.text('url', 8192)}: {bucket.text('health')}"
+            + ("" if bucket.flag("shards") else ", a witness without data")
         )
         lines.append(
             f"             {total} requests, {size(bucket.integer('bytes_out'))} written, "

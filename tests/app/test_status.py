@@ -8,6 +8,10 @@ from objfs.app.status import BucketStatus, judge
 from objfs.model import Code
 
 
+def witness(health: str) -> BucketStatus:
+    return BucketStatus(9, "00", "file:///w", True, health, shards=False)
+
+
 def buckets(*health: str) -> tuple[BucketStatus, ...]:
     return tuple(
         BucketStatus(slot, "00", f"file:///{slot}", True, state) for slot, state in enumerate(health)
@@ -34,3 +38,29 @@ def test_sentences(code: Code, tolerance: int, health: tuple[str, ...], sentence
     redundancy = judge(code, tolerance, buckets(*health))
     assert sentence in redundancy.sentence
     assert redundancy.degraded == ("missing" in redundancy.sentence)
+
+
+@pytest.mark.parametrize(
+    ("data", "votes", "sentence"),
+    [
+        (("healthy",) * 2, "healthy", "survives the loss of any one of 2 buckets"),
+        (("healthy",) * 2, "down", "survives the loss of any one of 2 buckets; witness slot 9 (file:///w)"),
+        (("down", "healthy"), "healthy", "bucket slot 0 (file:///0) is missing: no further loss is covered"),
+        (("down", "healthy"), "down", "no further loss is covered; witness slot 9 (file:///w) is missing"),
+        (("down", "down"), "healthy", "are missing: parts of the volume cannot be read until one is back"),
+    ],
+)
+def test_a_witness_holds_no_data(data: tuple[str, ...], votes: str, sentence: str) -> None:
+    """Without it nothing less can be read, and with it nothing more."""
+    redundancy = judge(Code(1, 1), 1, (*buckets(*data), witness(votes)))
+    assert sentence in redundancy.sentence
+    needs = "a new mount that writes needs 2 of 3 voting buckets" in redundancy.sentence
+    assert needs == ((*data, votes).count("down") > 1)
+
+
+@pytest.mark.parametrize(("count", "tolerance", "needed"), [(2, 1, 2), (3, 1, 0), (4, 2, 3), (5, 2, 0)])
+def test_fewer_voters_than_twice_the_tolerance_and_one(count: int, tolerance: int, needed: int) -> None:
+    """I5: a new mount that writes is then not as hard to hinder as reading is."""
+    sentence = judge(Code(2, tolerance), tolerance, buckets(*("healthy",) * count)).sentence
+    said = f"after that a new mount that writes needs --force: {needed} of {count} must vote"
+    assert sentence.endswith(said) == bool(needed)

@@ -40,6 +40,23 @@ def test_mkfs_tells_the_tolerance_and_a_recovery_key(station: Station, places: l
     assert [slot["kind"] for slot in json.loads(listed.stdout)] == ["passphrase", "recovery"]
 
 
+def test_mkfs_says_where_fewer_than_a_majority_could_be_left(
+    station: Station, places: list[Path], tmp_path: Path
+) -> None:
+    """I5: two buckets bear one loss, and then nobody has a majority; a witness mends that."""
+    words = [word for url in urls(places[:2]) for word in ("--bucket", url)]
+    said = station.run("mkfs", VOLUME, *words, "--code", "1+1").stderr
+    assert "a new mount that writes needs 2 of 2 voting buckets, or --force" in said
+    assert "one more --witness bucket would mend that" in said
+    more = [tmp_path / "more" / name for name in "xyz"]
+    for place in more:
+        place.mkdir(parents=True)
+    words = [word for url in urls(more[:2]) for word in ("--bucket", url)]
+    said = station.run("mkfs", "witnessed", *words, "--code", "1+1", "--witness", urls(more)[2]).stderr
+    assert "bears the loss of any one bucket" in said
+    assert "--force" not in said
+
+
 def test_the_default_code_bears_one_loss() -> None:
     assert [parse_code(None, count) for count in (1, 2, 3, 6)] == [
         Code(1, 0), Code(1, 1), Code(2, 1), Code(5, 1),
