@@ -22,7 +22,7 @@ import trio
 
 from objfs.errors import ObjfsError
 from objfs.fs.ports import OPERATION, AtimeRule, FsSettings, Tables
-from objfs.model import NS, Attr, Clock, Ino, WriteGate
+from objfs.model import NS, Attr, Clock, DirEntry, Ino, WriteGate
 
 DAY_NS = 86_400 * NS
 WRITE_INTERVAL_S = 5.0
@@ -67,6 +67,16 @@ class AccessTimes:
         """The attributes with the access time as it is."""
         waiting = self._waiting.get(attr.ino)
         return attr if waiting is None else attr._replace(atime_ns=waiting)
+
+    def shown_in(self, page: list[DirEntry]) -> list[DirEntry]:
+        """The same for a page of a listing."""
+        if not self._waiting:
+            return page
+        waiting = self._waiting
+        return [
+            entry._replace(attr=self.shown(entry.attr)) if entry.attr.ino in waiting else entry
+            for entry in page
+        ]
 
     def forget(self, ino: Ino) -> None:
         """A time was given by somebody: what reading set before is of no interest."""

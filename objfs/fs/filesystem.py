@@ -121,7 +121,7 @@ class FileSystem:
         """The inodes that the kernel may remember something of; it never learns of the root by a lookup."""
         return [self.settings.root, *self._handles.known()]
 
-    # --- names ------------------------------------------------------------------------
+    # --- names -------------------------------------------------------------------------
 
     def lookup(self, parent: Ino, name: bytes) -> Attr:
         """See ``Namespace``."""
@@ -133,8 +133,7 @@ class FileSystem:
 
     def readdir(self, parent: Ino, after_cookie: int, limit: int) -> list[DirEntry]:
         """At most ``limit`` entries beyond a cookie, without '.' and '..'."""
-        found = self._names.readdir(parent, after_cookie, limit)
-        return [entry._replace(attr=self._atimes.shown(entry.attr)) for entry in found]
+        return self._atimes.shown_in(self._names.readdir(parent, after_cookie, limit))
 
     def readlink(self, ino: Ino) -> bytes:
         """Raises InvalidArgument for anything but a symlink."""
