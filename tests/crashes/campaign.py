@@ -25,7 +25,7 @@ from objfs.store import layout
 from objfs.volume import manifest as manifests
 from objfs.volume.attach import read_volume
 from tests.crashes import points
-from tests.crashes.lives import Death, Found, Kind, Life, Plan, examined, planned, reborn
+from tests.crashes.lives import INTERVAL_S, Death, Found, Kind, Life, Plan, examined, planned, reborn
 from tests.crashes.machine import BUCKETS, Machine, new_machine
 from tests.crashes.story import Begun, Ended, Story, age_of_loss, uptime_at
 from tests.doubles.journal import Put
@@ -40,8 +40,6 @@ AT_A_POINT = 0.6
 """The share of deaths at a named place; the others are after any record."""
 DRAINED = 0.15
 """The share after which everything must also reach the buckets, and come back from there."""
-LONG_LIFE_S = 7.0
-"""One long enough for what nobody fsynced to grow older than I1 lets it be lost."""
 AGE_LIMIT_S = 8.0
 """What a recovered moment may be behind; the interval is 0.2 s, but the machine is busy with tests."""
 
@@ -131,12 +129,12 @@ class _Chain:
 
     async def _live(self, machine: Machine, story: Story, seed: str) -> tuple[Machine, Story] | None:
         start = len(machine.journal.records)
-        plan = planned(seed, away=self._away, seconds=LONG_LIFE_S if self._long else None)
+        plan = planned(seed, away=self._away, long=self._long)
         with machine.on():
             await Life(machine, story, plan).run()
         survivors = []
         for death in self._chosen(machine, story, start, plan):
-            reborn_machine, found = await self._die(death, machine)
+            reborn_machine, found = await self._die(death, plan)
             if found is not None and death.kind != "loss":
                 survivors.append((reborn_machine, death, found))
         if not survivors:
@@ -176,7 +174,7 @@ class _Chain:
 
     # --- deaths --------------------------------------------------------------------------
 
-    async def _die(self, death: Death, before: Machine) -> tuple[Machine, Found | None]:
+    async def _die(self, death: Death, plan: Plan) -> tuple[Machine, Found | None]:
         """The machine after it and what was found there; None where it was no good."""
         outcome = self._outcome
         outcome.deaths[death.kind] += 1
@@ -189,12 +187,18 @@ class _Chain:
             cause = first_cause(error) if isinstance(error, ExceptionGroup) else error
             self._violates(death, f"cannot be opened and read: {cause!r}")
             return machine, None
-        if death.kind == "loss" and found.verdict.well:
-            outcome.ages_s.append(age_of_loss(death.records, found.verdict))
-        if not found.verdict.well:
-            self._violates(death, found.complaint)
-            return machine, None
-        return machine, found
+        complaint = found.complaint or self._aged(death, plan, found)
+        if complaint:
+            self._violates(death, complaint)
+        return machine, None if complaint else found
+
+    def _aged(self, death: Death, plan: Plan, found: Found) -> str:
+        """What is wrong with the age of a lost machine's recovered moment; its age is noted."""
+        if death.kind != "loss" or plan.interval_s != INTERVAL_S:
+            return ""
+        age = age_of_loss(death.records, found.verdict)
+        self._outcome.ages_s.append(age)
+        return f"the recovered moment is {age:.1f} s old" if age > AGE_LIMIT_S else ""
 
     def _violates(self, death: Death, complaint: str) -> None:
         self._keep.mkdir(parents=True, exist_ok=True)
