@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -30,6 +30,7 @@ from tests.crashes.machine import BUCKETS, Machine, new_machine
 from tests.crashes.story import Begun, Ended, Story, age_of_loss, uptime_at
 from tests.doubles.journal import Put
 from tests.system.history import SMALL_SIZES, History, renumbered
+from tests.system.oracle import go_on
 from tests.volume.support import PASSPHRASE
 
 LIVES = 3
@@ -44,17 +45,6 @@ AGE_LIMIT_S = 8.0
 """What a recovered moment may be behind; the interval is 0.2 s, but the machine is busy with tests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """What was found, and how to see it again."""
-
-    seed: str
-    kind: Kind
-    point: str
-    complaint: str
-    replay: str
-
-
 @dataclass(slots=True)
 class Outcome:
     """Of one seed."""
@@ -62,14 +52,15 @@ class Outcome:
     deaths: Counter[Kind] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
     ages_s: list[float] = field(default_factory=list)
-    violations: list[Violation] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    """What was found, and how to see it again."""
 
     def to_json(self) -> dict[str, object]:
         return {
             "deaths": dict(self.deaths),
             "points": dict(self.points),
             "ages_s": [round(age, 3) for age in self.ages_s],
-            "violations": [asdict(item) for item in self.violations],
+            "violations": self.violations,
         }
 
 
@@ -204,24 +195,21 @@ class _Chain:
         self._keep.mkdir(parents=True, exist_ok=True)
         file = self._keep / f"{death.seed}.death"
         file.write_bytes(pickle.dumps(death))
-        replay = f"python -m tests.crashes --replay {file}"
-        self._outcome.violations.append(Violation(death.seed, death.kind, death.point, complaint, replay))
+        at = f" at {death.point!r}" if death.point else ""
+        self._outcome.violations.append(
+            f"{death.kind}{at}: {complaint}; python -m tests.crashes --replay {file}"
+        )
 
 
 def _carried_on(machine: Machine, death: Death, found: Found) -> Story:
     """The story of the machine that lives on."""
     prefix, story = found.verdict.prefix, death.story
-    assert prefix is not None
     story.uptime.now = uptime_at(death.records)
-    if death.kind == "cut":
+    if death.kind == "cut" and prefix is not None:
         # What was read is on the disk: an operation that made this tree, and an fsync of all of it.
         story.history.go_on_from(prefix, renumbered(found.tree, story.history.next_number))
-    elif found.verdict.exact:
-        story.history.go_on_from(prefix)
     else:
-        before = story.history.trees[prefix]
-        tree = {path: thing._replace(number=before[path].number) for path, thing in found.tree.items()}
-        story.history.go_on_from(prefix, tree)
+        go_on(story.history, found.verdict, found.tree)
     story.mark(machine.journal, Begun(story.length))
     story.mark(machine.journal, Ended(story.length))
     if death.kind == "cut":
