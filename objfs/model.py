@@ -438,6 +438,11 @@ class LogSync(Protocol):
         """Returns when everything committed before the call is on the disk."""
         ...
 
+    @property
+    def behind(self) -> bool:
+        """Whether something may have been committed since the last sync began."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Sealable:

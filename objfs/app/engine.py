@@ -82,7 +82,7 @@ class Engine:
         self.outcome = ""
         self.clean = False
         self.clock = clock
-        self._log_sync = GroupSync(volume.meta.sync_log, volume.gate)
+        self._log_sync = GroupSync(volume.meta.sync_log, volume.gate, lambda: volume.meta.changes)
         self._footprint = Footprint(volume.home, volume.meta, settings.cache_size)
         self.cache = self._make_cache()
         self.reaper = self._make_reaper()
@@ -195,6 +195,9 @@ class Engine:
         report = self.cache.recover()
         log.info("cache recovered %s", report)
         await self.fs.recover()
+        if not self.read_only:
+            # What is shown from here on must not depend on rows that a power cut may take.
+            await self._log_sync.sync()
         self.safety.opened(clean=not self.changed)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

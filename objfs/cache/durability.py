@@ -36,12 +36,18 @@ class GroupSync:
     """LogSync over a blocking function: all who arrive before a sync starts share it.
 
     A failed sync closes the gate and fails every later call: after it nobody can know what the
-    disk holds (the kernel drops the pages that it could not write).
+    disk holds (the kernel drops the pages that it could not write).  ``changes`` is a number that is another
+    one after every commit.
     """
 
-    def __init__(self, sync: Callable[[], object], gate: WriteGate) -> None:
+    def __init__(
+        self, sync: Callable[[], object], gate: WriteGate, changes: Callable[[], int] = lambda: 0
+    ) -> None:
         self._sync = sync
         self._gate = gate
+        self._changes = changes
+        self._covered: int | None = None
+        """``changes`` when the last sync began.  What a former process committed may not be on the disk."""
         self._started = 0
         self._finished = 0
         self._running = False
@@ -60,6 +66,10 @@ class GroupSync:
                 await self._run()
 
     @property
+    def behind(self) -> bool:
+        return self._covered != self._changes()
+
+    @property
     def syncs(self) -> int:
         """How many syncs have been started."""
         return self._started
@@ -67,11 +77,12 @@ class GroupSync:
     async def _run(self) -> None:
         self._running = True
         self._started += 1
+        covered = self._changes()
         try:
             # Others wait for this one: the caller's cancellation must not take it from them.
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._sync)
-            self._finished = self._started
+            self._finished, self._covered = self._started, covered
         except (OSError, ObjfsError) as error:
             self._error = f"the log of the inode table cannot be synced: {error}"
             self._gate.close(self._error)
@@ -135,7 +146,8 @@ class Durability:
                 await trio.sleep(self._settings.sync_interval_s)
                 try:
                     await self._empty_log()
-                    if self._shelf.unsynced_inodes():
+                    # Names and attributes have no bytes in the cache, and are no older than these when lost.
+                    if self._shelf.unsynced_inodes() or self._log.behind:
                         await self.sync()
                 except ObjfsError as error:
                     log.error("background sync failed: error=%s", error)

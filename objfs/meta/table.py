@@ -116,6 +116,11 @@ class MetaDatabase:
         return self._db
 
     @property
+    def changes(self) -> int:
+        """A number that is another one after every commit."""
+        return self._db.changes
+
+    @property
     def path(self) -> Path:
         return self._db.path
 

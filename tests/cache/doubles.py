@@ -252,9 +252,11 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.syncs = 0
+        self.behind = False
 
     async def sync(self) -> None:
         self.syncs += 1
+        self.behind = False
         await trio.lowlevel.checkpoint()
 
 

@@ -15,6 +15,7 @@ from objfs.cache import GroupSync
 from objfs.cache.ledger import CleanLog
 from objfs.errors import Corrupt, ObjfsError
 from objfs.model import ChunkId, Ino, Sealable, WriteGate
+from tests.cache.doubles import MemoryLog
 from tests.cache.rig import INO, OTHER, SMALL, Rig, damage
 from tests.doubles.disk import certain
 from tests.doubles.journal import Journal
@@ -54,6 +55,23 @@ async def test_all_who_wait_share_the_next_sync() -> None:
         disk.go.release()
         disk.go.release()
     assert disk.calls == 2
+
+
+async def test_a_log_is_behind_from_a_commit_to_the_end_of_a_sync_that_began_after_it() -> None:
+    disk = SlowDisk()
+    changes = 1
+    group = GroupSync(disk, WriteGate(), lambda: changes)
+    assert group.behind, "what a former process left"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(group.sync)
+        await disk.entered.wait()
+        changes = 2
+        assert group.behind
+        disk.go.release()
+    assert group.behind, "the sync had begun before"
+    disk.go.release()
+    await group.sync()
+    assert not group.behind
 
 
 async def test_a_sync_under_way_does_not_count_for_who_comes_later() -> None:
@@ -210,6 +228,20 @@ async def test_nothing_stays_unsynced_for_five_seconds(tmp_path: Path, autojump_
         await trio.sleep(4.9)
     assert rig.memory.at_risk(INO) == rig.memory.at_risk(OTHER) == 0
     assert rig.syncs() >= 1
+
+
+async def test_i1_rows_without_bytes_are_synced_within_five_seconds_too(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A rename or a new directory leaves nothing in the cache that would be unsynced."""
+    rig = Rig(tmp_path)
+    assert isinstance(rig.log, MemoryLog)
+    async with rig.running():
+        rig.log.behind = True
+        await trio.sleep(4.9)
+        assert rig.syncs() == 1
+        await trio.sleep(20)
+        assert rig.syncs() == 1
 
 
 async def test_many_small_files_are_synced_together(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Thousands of crashes, power cuts and lost machines, in this process.
+"""Thousands of crashes, power cuts and lost machines in this process, and real mounts that are killed.
 
-    python -m tests.crashes [--kills N] [--cuts N] [--losses N] [--results FILE] [--first SEED] [--seeds N]
+    python -m tests.crashes [--kills N] [--cuts N] [--losses N] [--mounted N] [--results FILE]
+    python -m tests.crashes --first SEED --seeds N
     python -m tests.crashes --replay FILE
 
 Goes on until so many of each have been died, from the first seed that FILE has no result of: interrupted,
@@ -15,10 +16,11 @@ import logging
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tests.crashes import campaign
+from tests.crashes import campaign, killed
 from tests.crashes.points import NAMES
 
 RESULTS = Path(".crashes/results.jsonl")
@@ -31,16 +33,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=900)
     parser.add_argument("--cuts", type=int, default=500)
     parser.add_argument("--losses", type=int, default=180)
+    parser.add_argument("--mounted", type=int, default=100)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=10**6)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--replay", type=Path)
     options = parser.parse_args()
     logging.getLogger("objfs").addHandler(logging.NullHandler())
-    if options.replay:
-        return _replay(options.replay)
-    wanted = Counter(kill=options.kills, cut=options.cuts, loss=options.losses)
-    return _run(options, wanted)
+    return _replay(options.replay) if options.replay else _run(options)
 
 
 def _replay(file: Path) -> int:
@@ -49,19 +49,32 @@ def _replay(file: Path) -> int:
     return 0 if found.verdict.well else 1
 
 
-def _run(options: argparse.Namespace, wanted: Counter[str]) -> int:
+def _run(options: argparse.Namespace) -> int:
     results = Results(options.results)
-    for seed in range(options.first, options.first + options.seeds):
+    seeds = range(options.first, options.first + options.seeds)
+    wanted = Counter(kill=options.kills, cut=options.cuts, loss=options.losses)
+    for seed in seeds:
         if not wanted - results.deaths:
             break
-        if seed not in results.seeds:
-            began = time.monotonic()
-            outcome = campaign.run_seed(
-                seed, options.results.parent, rare=results.rare(), long=seed % LONG_EVERY == 0
-            )
-            results.add(seed, outcome, time.monotonic() - began)
+        results.take("lives", seed, lambda s: _lives(s, options.results.parent, results))
+    for seed in seeds:
+        if results.deaths["mounted"] >= options.mounted:
+            break
+        results.take("mounted", seed, lambda s: killed.run_seed(s, rare=results.rare()))
     results.summarize()
     return 1 if results.violations else 0
+
+
+def _lives(seed: int, keep: Path, results: Results) -> campaign.Outcome:
+    return campaign.run_seed(seed, keep, rare=results.rare(), long=seed % LONG_EVERY == 0)
+
+
+class Outcome(Protocol):
+    """Of one seed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """``deaths`` and ``points`` count, ``ages_s`` and ``violations`` list."""
+        ...
 
 
 class Results:
@@ -69,29 +82,30 @@ class Results:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.seeds: set[int] = set()
+        self._seeds: set[tuple[str, int]] = set()
         self.deaths: Counter[str] = Counter()
         self.points: Counter[str] = Counter()
         self.ages_s: list[float] = []
-        self.violations: list[dict[str, str]] = []
+        self.violations: list[str] = []
         for line in file.read_text().splitlines() if file.exists() else ():
             self._count(json.loads(line))
 
-    def add(self, seed: int, outcome: campaign.Outcome, seconds: float) -> None:
-        line = {"seed": seed, "seconds": round(seconds, 1), **outcome.to_json()}
+    def take(self, series: str, seed: int, run: Callable[[int], Outcome]) -> None:
+        """Runs a seed of a series, unless its result is there."""
+        if (series, seed) in self._seeds:
+            return
+        began = time.monotonic()
+        found = run(seed).to_json()
+        seconds = round(time.monotonic() - began, 1)
+        line = {"series": series, "seed": seed, "seconds": seconds, **found}
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         self._count(line)
-        said = " ".join(f"{kind}={number}" for kind, number in outcome.deaths.items())
-        sys.stdout.write(f"seed {seed}: {said} in {seconds:.1f} s, {len(outcome.violations)} violations\n")
-        for item in outcome.violations:
-            at = f" at {item.point!r}" if item.point else ""
-            sys.stdout.write(f"  {item.kind}{at}: {item.complaint}; {item.replay}\n")
-        sys.stdout.flush()
+        _say(line)
 
     def _count(self, line: dict[str, Any]) -> None:
-        self.seeds.add(line["seed"])
+        self._seeds.add((line["series"], line["seed"]))
         self.deaths.update(line["deaths"])
         self.points.update(line["points"])
         self.ages_s += line["ages_s"]
@@ -103,7 +117,7 @@ class Results:
 
     def summarize(self) -> None:
         write = sys.stdout.write
-        write(f"{dict(self.deaths)} over {len(self.seeds)} seeds, {len(self.violations)} violations\n")
+        write(f"{dict(self.deaths)} over {len(self._seeds)} seeds, {len(self.violations)} violations\n")
         if self.ages_s:
             ages = sorted(self.ages_s)
             median, most = ages[len(ages) // 2], ages[-1]
@@ -111,6 +125,13 @@ class Results:
         width = max(map(len, NAMES))
         for name in NAMES:
             write(f"  {name:{width}} {self.points[name]:5}\n")
+
+
+def _say(line: dict[str, Any]) -> None:
+    deaths = " ".join(f"{kind}={number}" for kind, number in line["deaths"].items())
+    what = f"{line['series']} {line['seed']}: {deaths} in {line['seconds']} s"
+    sys.stdout.write("\n  ".join([what, *line["violations"]]) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

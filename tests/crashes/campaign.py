@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -25,11 +25,12 @@ from objfs.store import layout
 from objfs.volume import manifest as manifests
 from objfs.volume.attach import read_volume
 from tests.crashes import points
-from tests.crashes.lives import Death, Found, Kind, Life, Plan, examined, planned, reborn
+from tests.crashes.lives import INTERVAL_S, Death, Found, Kind, Life, Plan, examined, planned, reborn
 from tests.crashes.machine import BUCKETS, Machine, new_machine
 from tests.crashes.story import Begun, Ended, Story, age_of_loss, uptime_at
 from tests.doubles.journal import Put
 from tests.system.history import SMALL_SIZES, History, renumbered
+from tests.system.oracle import go_on
 from tests.volume.support import PASSPHRASE
 
 LIVES = 3
@@ -40,21 +41,8 @@ AT_A_POINT = 0.6
 """The share of deaths at a named place; the others are after any record."""
 DRAINED = 0.15
 """The share after which everything must also reach the buckets, and come back from there."""
-LONG_LIFE_S = 7.0
-"""One long enough for what nobody fsynced to grow older than I1 lets it be lost."""
 AGE_LIMIT_S = 8.0
 """What a recovered moment may be behind; the interval is 0.2 s, but the machine is busy with tests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """What was found, and how to see it again."""
-
-    seed: str
-    kind: Kind
-    point: str
-    complaint: str
-    replay: str
 
 
 @dataclass(slots=True)
@@ -64,14 +52,15 @@ class Outcome:
     deaths: Counter[Kind] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
     ages_s: list[float] = field(default_factory=list)
-    violations: list[Violation] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    """What was found, and how to see it again."""
 
     def to_json(self) -> dict[str, object]:
         return {
             "deaths": dict(self.deaths),
             "points": dict(self.points),
             "ages_s": [round(age, 3) for age in self.ages_s],
-            "violations": [asdict(item) for item in self.violations],
+            "violations": self.violations,
         }
 
 
@@ -131,12 +120,12 @@ class _Chain:
 
     async def _live(self, machine: Machine, story: Story, seed: str) -> tuple[Machine, Story] | None:
         start = len(machine.journal.records)
-        plan = planned(seed, away=self._away, seconds=LONG_LIFE_S if self._long else None)
+        plan = planned(seed, away=self._away, long=self._long)
         with machine.on():
             await Life(machine, story, plan).run()
         survivors = []
         for death in self._chosen(machine, story, start, plan):
-            reborn_machine, found = await self._die(death, machine)
+            reborn_machine, found = await self._die(death, plan)
             if found is not None and death.kind != "loss":
                 survivors.append((reborn_machine, death, found))
         if not survivors:
@@ -176,7 +165,7 @@ class _Chain:
 
     # --- deaths --------------------------------------------------------------------------
 
-    async def _die(self, death: Death, before: Machine) -> tuple[Machine, Found | None]:
+    async def _die(self, death: Death, plan: Plan) -> tuple[Machine, Found | None]:
         """The machine after it and what was found there; None where it was no good."""
         outcome = self._outcome
         outcome.deaths[death.kind] += 1
@@ -189,35 +178,38 @@ class _Chain:
             cause = first_cause(error) if isinstance(error, ExceptionGroup) else error
             self._violates(death, f"cannot be opened and read: {cause!r}")
             return machine, None
-        if death.kind == "loss" and found.verdict.well:
-            outcome.ages_s.append(age_of_loss(death.records, found.verdict))
-        if not found.verdict.well:
-            self._violates(death, found.complaint)
-            return machine, None
-        return machine, found
+        complaint = found.complaint or self._aged(death, plan, found)
+        if complaint:
+            self._violates(death, complaint)
+        return machine, None if complaint else found
+
+    def _aged(self, death: Death, plan: Plan, found: Found) -> str:
+        """What is wrong with the age of a lost machine's recovered moment; its age is noted."""
+        if death.kind != "loss" or plan.interval_s != INTERVAL_S:
+            return ""
+        age = age_of_loss(death.records, found.verdict)
+        self._outcome.ages_s.append(age)
+        return f"the recovered moment is {age:.1f} s old" if age > AGE_LIMIT_S else ""
 
     def _violates(self, death: Death, complaint: str) -> None:
         self._keep.mkdir(parents=True, exist_ok=True)
         file = self._keep / f"{death.seed}.death"
         file.write_bytes(pickle.dumps(death))
-        replay = f"python -m tests.crashes --replay {file}"
-        self._outcome.violations.append(Violation(death.seed, death.kind, death.point, complaint, replay))
+        at = f" at {death.point!r}" if death.point else ""
+        self._outcome.violations.append(
+            f"{death.kind}{at}: {complaint}; python -m tests.crashes --replay {file}"
+        )
 
 
 def _carried_on(machine: Machine, death: Death, found: Found) -> Story:
     """The story of the machine that lives on."""
     prefix, story = found.verdict.prefix, death.story
-    assert prefix is not None
     story.uptime.now = uptime_at(death.records)
-    if death.kind == "cut":
+    if death.kind == "cut" and prefix is not None:
         # What was read is on the disk: an operation that made this tree, and an fsync of all of it.
         story.history.go_on_from(prefix, renumbered(found.tree, story.history.next_number))
-    elif found.verdict.exact:
-        story.history.go_on_from(prefix)
     else:
-        before = story.history.trees[prefix]
-        tree = {path: thing._replace(number=before[path].number) for path, thing in found.tree.items()}
-        story.history.go_on_from(prefix, tree)
+        go_on(story.history, found.verdict, found.tree)
     story.mark(machine.journal, Begun(story.length))
     story.mark(machine.journal, Ended(story.length))
     if death.kind == "cut":

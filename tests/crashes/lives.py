@@ -27,8 +27,9 @@ from tests.crashes.hands import ROOT_USER, Hands
 from tests.crashes.machine import BUCKETS, SETTINGS, Machine, machine_of
 from tests.crashes.story import Begun, Ended, Story, uptime_at, witness
 from tests.doubles.disk import Tree as Disk
-from tests.doubles.disk import cut_power, kept
+from tests.doubles.disk import cut_power, kept, objects
 from tests.doubles.journal import Deleted, Journal, Marked, Put, Record
+from tests.doubles.recorded_bucket import filled
 from tests.system import oracle
 from tests.system.history import Tree
 from tests.system.oracle import Verdict, Witness
@@ -40,6 +41,9 @@ Kind: TypeAlias = Literal["kill", "cut", "loss"]
 
 BESIDE = 0.08
 """The share of steps at which something is asked for beside the history."""
+LONG_LIFE_S = 7.0
+INTERVAL_S = 0.2
+"""Between checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +59,23 @@ class Plan:
     orderly: bool
     """Whether the life ends by unmounting."""
     fsync: str
+    interval_s: float
+    """Between checkpoints."""
 
 
-def planned(seed: str, *, away: str = "", seconds: float | None = None) -> Plan:
+def planned(seed: str, *, away: str = "", long: bool = False) -> Plan:
+    """``long``: of several seconds, and perhaps without checkpoints, so that what nobody fsynced grows older
+    than I1 lets it be lost."""
     generator = random.Random(f"plan {seed}")
     return Plan(
         seed,
-        generator.uniform(0.5, 1.6) if seconds is None else seconds,
+        LONG_LIFE_S if long else generator.uniform(0.5, 1.6),
         generator.choice((0.0, 0.001, 0.004)),
         generator.choice((0.0, 0.002, 0.01)),
         away,
         generator.random() < 0.3,
         generator.choice(("local", "local", "bucket")),
+        generator.choice((INTERVAL_S, 3600.0)) if long else INTERVAL_S,
     )
 
 
@@ -86,7 +95,7 @@ class Life:
     async def run(self) -> None:
         """Returns when the machine is off."""
         plan = self._plan
-        settings = replace(SETTINGS, fsync=plan.fsync)
+        settings = replace(SETTINGS, fsync=plan.fsync, checkpoint_interval=plan.interval_s)
         faults = {name: Fault(Slow(plan.slow_s)) for name in BUCKETS} if plan.slow_s else {}
         if plan.away:
             faults[plan.away] = Fault(Gone(), skip=self._random.randint(0, 400))
@@ -186,11 +195,10 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a death left.  ``age_s`` is by how much the recovered moment of a lost machine is behind."""
+    """What a death left."""
 
     verdict: Verdict
     tree: Tree
-    age_s: float = 0.0
 
     @property
     def complaint(self) -> str:
@@ -203,15 +211,16 @@ JUDGES = {"kill": oracle.after_kill, "cut": oracle.after_power_cut, "loss": orac
 async def reborn(root: Path, death: Death) -> Machine:
     """The machine that comes after a death, not yet on: the same disk after a kill, what a power cut left of
     it, or another machine with nothing."""
+    buckets = await filled(objects(death.records))
     if death.kind == "loss":
         journal = Journal(record for record in death.records if isinstance(record, Put | Deleted))
-        return await machine_of(root, Disk(), journal, host="another", boot=1000 + death.boot)
+        return machine_of(root, Disk(), journal, buckets, host="another", boot=1000 + death.boot)
     disk = death.disk()
     if death.kind == "kill":
-        return await machine_of(root, disk, Journal(death.records), boot=death.boot)
+        return machine_of(root, disk, Journal(death.records), buckets, boot=death.boot)
     elsewhere = (item for item in death.records if isinstance(item, Put | Deleted | Marked))
     journal = Journal([*disk.records(), *elsewhere])
-    return await machine_of(root, disk, journal, boot=death.boot + 1)
+    return machine_of(root, disk, journal, buckets, boot=death.boot + 1)
 
 
 async def examined(machine: Machine, death: Death, *, drained: bool = False) -> Found:

@@ -34,9 +34,9 @@ from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import NewBucket, NewVolume, create_volume
 from objfs.volume.open import OpenOptions, open_volume
 from objfs.volume.settings import VolumeSettings
-from tests.doubles.disk import Tree, objects
+from tests.doubles.disk import Tree
 from tests.doubles.journal import Journal
-from tests.doubles.recorded_bucket import RecordedBucket, filled
+from tests.doubles.recorded_bucket import RecordedBucket
 from tests.doubles.recorder import Recorder
 from tests.volume.support import CHEAP, PASSPHRASE
 
@@ -153,8 +153,10 @@ def new_machine(root: Path) -> Machine:
     return Machine(root, Journal(), MemoryBuckets())
 
 
-async def machine_of(root: Path, tree: Tree, journal: Journal, *, host: str = "host", boot: int) -> Machine:
-    """With the disk of a tree and the buckets of a journal, which it goes on with."""
+def machine_of(
+    root: Path, tree: Tree, journal: Journal, buckets: MemoryBuckets, *, host: str = "host", boot: int
+) -> Machine:
+    """With the disk of a tree, and a journal to go on with."""
     (root / "disk").mkdir(parents=True)
     tree.write_out(root / "disk")
-    return Machine(root, journal, await filled(objects(journal.records)), host, boot)
+    return Machine(root, journal, buckets, host, boot)

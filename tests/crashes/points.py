@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from objfs.store import layout
 from tests.doubles.journal import (
@@ -19,7 +18,6 @@ from tests.doubles.journal import (
     Deleted,
     Journal,
     Made,
-    Number,
     Put,
     Record,
     Removed,
@@ -27,9 +25,6 @@ from tests.doubles.journal import (
     SyncEnded,
     Written,
 )
-
-Where: TypeAlias = Callable[[Number], str]
-"""The path of a file below the state directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,65 +90,76 @@ POINTS: Mapping[str, OnDisk | InBucket] = {
     "cache sums begun again": OnDisk(Removed, r"cache/clean\.log"),
     "cache sums written": OnDisk(Written, r"cache/clean\.log"),
 }
+BEFORE = tuple(name for name, point in POINTS.items() if isinstance(point, InBucket) and point.before)
 BASE_REWRITE = "base rewritten"
 """The last shard of a blob of a new base; which puts these are is told by a later manifest."""
 NAMES = (*POINTS, BASE_REWRITE)
 HOME = "home/vol/"
 
 
-@dataclass(slots=True)
-class _Copies:
-    """How many buckets have taken an object, or shards a segment, in this round of puts."""
+class Watcher:
+    """Says, record after record, at which places each of them is."""
 
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    def __init__(self) -> None:
+        self._copies: dict[str, int] = defaultdict(int)
 
-    def count(self, record: Put) -> int:
+    def names(self, record: Record, journal: Journal) -> list[str]:
+        """``journal`` stands just before the record, or just after it."""
+        nth = self._count(record) if isinstance(record, Put) else 0
+        path = _path(record, journal)
+        return [name for name, point in POINTS.items() if _is_at(point, record, path, nth)]
+
+    def _count(self, record: Put) -> int:
+        """How many buckets have taken an object, or shards a segment, in this round of puts."""
         shard = layout.parse_shard(record.key)
         name = shard.uuid.hex() if shard is not None else f"{record.key} {hash(record.data)}"
-        self.counts[name] += 1
-        return self.counts[name]
+        self._copies[name] += 1
+        return self._copies[name]
 
 
 def places(records: Sequence[Record], start: int, bases: Callable[[Put], set[bytes]]) -> dict[str, list[int]]:
     """Name -> after how many records, for every place from ``start`` on.  ``bases`` gives the uuids of the
     blobs of the base that a manifest names."""
     found: dict[str, list[int]] = defaultdict(list)
-    journal, copies = Journal(keep=False), _Copies()
-    last_shard: dict[bytes, int] = {}
-    known: set[bytes] = set()
+    journal, watcher = Journal(keep=False), Watcher()
+    rewrites = _Rewrites(bases)
     for at, record in enumerate(records):
-        for name, after in _matches(record, journal, copies, at):
-            if after > start:
-                found[name].append(after)
+        for name in watcher.names(record, journal):
+            found[name].append(at if name in BEFORE else at + 1)
         journal.follow(record)
         if isinstance(record, Put):
-            shard = layout.parse_shard(record.key)
-            if shard is not None:
-                last_shard[shard.uuid] = at + 1
-            elif record.key.startswith(layout.MANIFEST_PREFIX):
-                new = bases(record) - known
-                known |= new
-                found[BASE_REWRITE] += sorted(
-                    last_shard[uuid] for uuid in new if last_shard.get(uuid, 0) > start
-                )
-    return {name: places for name, places in found.items() if places}
+            found[BASE_REWRITE] += rewrites.ended(record, at + 1)
+    later = {name: [after for after in places if after > start] for name, places in found.items()}
+    return {name: places for name, places in later.items() if places}
 
 
-def _matches(record: Record, journal: Journal, copies: _Copies, at: int) -> Iterator[tuple[str, int]]:
-    nth = copies.count(record) if isinstance(record, Put) else 0
-    path = _path(record, journal)
-    for name, point in POINTS.items():
-        if not isinstance(record, point.kind):
-            continue
-        if isinstance(point, InBucket):
-            assert isinstance(record, Put | Deleted)
-            if re.fullmatch(point.key, record.key) and point.nth in (0, nth):
-                yield name, at if point.before else at + 1
-        elif path is not None and re.fullmatch(HOME + point.path, path) and _starts(record, point):
-            yield name, at + 1
+class _Rewrites:
+    """After which put each blob of a new base was whole: a manifest tells which those were."""
+
+    def __init__(self, bases: Callable[[Put], set[bytes]]) -> None:
+        self._bases = bases
+        self._last_shard: dict[bytes, int] = {}
+        self._known: set[bytes] = set()
+
+    def ended(self, record: Put, after: int) -> list[int]:
+        shard = layout.parse_shard(record.key)
+        if shard is not None:
+            self._last_shard[shard.uuid] = after
+        if not record.key.startswith(layout.MANIFEST_PREFIX):
+            return []
+        new = self._bases(record) - self._known
+        self._known |= new
+        return sorted(self._last_shard[uuid] for uuid in new if uuid in self._last_shard)
 
 
-def _starts(record: Record, point: OnDisk) -> bool:
+def _is_at(point: OnDisk | InBucket, record: Record, path: str | None, nth: int) -> bool:
+    if not isinstance(record, point.kind):
+        return False
+    if isinstance(point, InBucket):
+        assert isinstance(record, Put | Deleted)
+        return re.fullmatch(point.key, record.key) is not None and point.nth in (0, nth)
+    if path is None or re.fullmatch(HOME + point.path, path) is None:
+        return False
     return not point.at_start or (isinstance(record, Written) and record.offset == 0)
 
 

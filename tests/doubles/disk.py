@@ -58,6 +58,23 @@ class Tree:
     names: dict[Number, dict[str, Number]] = field(default_factory=lambda: {TOP: {}})
     content: dict[Number, bytearray] = field(default_factory=dict)
 
+    @classmethod
+    def read(cls, root: Path, ignored: Sequence[str] = ()) -> Tree:
+        """What lies in a directory now, but for names that end in one of ``ignored``."""
+        tree, numbers = cls(), {"": TOP}
+        for path in sorted(root.rglob("*")):
+            name = str(path.relative_to(root))
+            above, _, last = name.rpartition("/")
+            if name.endswith(tuple(ignored)) or above not in numbers:
+                continue
+            numbers[name] = number = len(numbers)
+            tree.names[numbers[above]][last] = number
+            if path.is_dir():
+                tree.names[number] = {}
+            else:
+                tree.content[number] = bytearray(path.read_bytes())
+        return tree
+
     def walk(self, directory: Number = TOP, above: str = "") -> Iterator[tuple[str, Number]]:
         """All paths, each directory before what is in it."""
         for name, number in sorted(self.names[directory].items()):

@@ -189,6 +189,20 @@ def mismatches(content: bytes, states: Iterable[bytes]) -> bytes:
     return wrong.to_bytes(length, "big")
 
 
+# --- and then --------------------------------------------------------------------------------
+
+
+def go_on(history: History, verdict: Verdict, found: Tree) -> None:
+    """After a kill: the history is that of the tree that was found."""
+    assert verdict.prefix is not None
+    if verdict.exact:
+        history.go_on_from(verdict.prefix)
+        return
+    before = history.trees[verdict.prefix]
+    tree = {path: thing._replace(number=before[path].number) for path, thing in found.items()}
+    history.go_on_from(verdict.prefix, tree)
+
+
 # --- what is wrong ---------------------------------------------------------------------------
 
 

@@ -114,14 +114,18 @@ class Writer(threading.Thread):
 
 
 def tree_of(root: Path) -> Tree:
-    """All there is below a directory."""
+    """All there is below a directory.  Raises OSError where anything cannot be read."""
     base = os.fsencode(root)
     found: dict[bytes, Thing] = {}
-    for folder, directories, files in os.walk(base):
+    for folder, directories, files in os.walk(base, onerror=_refuse):
         for name in (*directories, *files):
             path = os.path.join(folder, name)
             found[os.path.relpath(path, base)] = _thing(path)
     return found
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _thing(path: bytes) -> Thing:
