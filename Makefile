@@ -15,7 +15,7 @@ PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-venv python3-dev
 TEST_PACKAGES := rsync git attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-common
 SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
-.PHONY: help mount umount test check fmt bench posix roundtrip lost-machine packages test-packages clean
+.PHONY: help mount umount test check fmt bench posix roundtrip lost-machine crashes packages test-packages clean
 .PHONY: pjdfstest fsx ltp realapps model suite-packages
 
 help: ## this text
@@ -53,6 +53,9 @@ roundtrip: packages test-packages $(VENV)/.stamp-dev ## a real tree onto a volum
 
 lost-machine: packages $(VENV)/.stamp-dev ## 20 machines lost under load, each recovered and compared (ARGS="--seeds N --first SEED")
 	@$(BIN)/python -m tests.system.lost_machine $(ARGS)
+
+crashes: packages $(VENV)/.stamp-dev ## kills, power cuts, lost machines and killed mounts by the thousand, judged by one oracle
+	@$(BIN)/python -m tests.crashes $(ARGS)
 
 pjdfstest: packages $(VENV)/.stamp-dev ## upstream's POSIX assertions on a mount (PJDFSTEST=PATH of a built checkout)
 	@$(BIN)/python -bb -m tests.conformance.pjdfstest $(PJDFSTEST) $(ARGS)
