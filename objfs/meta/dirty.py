@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from objfs.errors import FileTooBig, StaleHandle
 from objfs.meta import held
-from objfs.meta.database import Database, Value
+from objfs.meta.database import Database, Row, Value
 from objfs.meta.inodes import Inodes
 from objfs.model import FILE_SIZE_MAX, NS, ChunkId, DirtyRange, Ino
 
@@ -28,7 +28,7 @@ _ADD = (
     "INSERT INTO local_dirty (chunk, seq, offset, length, boot, synced, checksum, data) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_RANGES = (
+RANGES = (
     "SELECT d.chunk, d.offset, d.length, d.checksum, d.synced, d.data, b.boot FROM local_dirty d "
     "LEFT JOIN local_boot b ON b.number = d.boot WHERE d.chunk = ? ORDER BY d.seq"
 )
@@ -39,6 +39,13 @@ _REACHED = (
     "AND size >= (SELECT size FROM inode WHERE inode.ino = local_size.ino)"
 )
 _ALL = 2**62
+
+
+def to_range(row: Row) -> DirtyRange:
+    """A row of ``RANGES``."""
+    chunk, offset, length, checksum, synced, data, boot = row
+    known = None if checksum is None else checksum % 2**64
+    return DirtyRange(chunk, offset, length, known, bool(synced), data, boot)
 
 
 class Dirty:
@@ -150,18 +157,7 @@ class Dirty:
 
     def ranges(self, chunk: ChunkId) -> list[DirtyRange]:
         """In the order they were written."""
-        return [
-            DirtyRange(
-                chunk,
-                offset,
-                length,
-                None if checksum is None else checksum % 2**64,
-                bool(synced),
-                data,
-                boot,
-            )
-            for chunk, offset, length, checksum, synced, data, boot in self._db.all(_RANGES, (chunk,))
-        ]
+        return [to_range(row) for row in self._db.all(RANGES, (chunk,))]
 
     def foreign_boot(self, chunk: ChunkId) -> bool:
         """Whether some range was written under another boot and was not synced."""
