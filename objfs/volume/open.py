@@ -160,6 +160,15 @@ async def open_volume(
     return await opening.run(left_out)
 
 
+def holds_nothing(home: VolumeHome) -> bool:
+    """Whether nothing of the local contents can be anything that the buckets lack.  Raises Corrupt."""
+    if not home.database_path.exists():
+        return True
+    holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
+    # Without checkpoint.json the table is what an interrupted recovery left.
+    return read_progress(home) is None and not holds_data
+
+
 RELEASE_S = 30.0
 """How long a failed opening tries to give the lease back."""
 
@@ -361,10 +370,7 @@ class _Opening:
     async def _clear(self, clean: bool) -> None:
         """Makes room for a recovery; what may hold data that was never uploaded is kept."""
         home = self._home
-        holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
-        # Without checkpoint.json the table is what an interrupted recovery left.
-        unfinished = read_progress(home) is None and not holds_data
-        if clean or unfinished or not home.database_path.exists():
+        if clean or holds_nothing(home):
             await trio.to_thread.run_sync(home.remove_contents)
             return
         stamp = f"{self._clock.now_ns() // 1_000_000_000}"

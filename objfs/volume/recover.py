@@ -92,6 +92,21 @@ async def rebuild_table(
 
     Raises Corrupt when the table breaks one of its own rules.
     """
+    table = await restore_table(store, manifest, replica, path, boot)
+    findings = table.check()
+    if findings:
+        table.close()
+        raise Corrupt(
+            f"{layout.manifest_name(manifest.sequence)}: the recovered table is damaged: {findings[0]} "
+            f"({len(findings)} findings); objfs fsck --repair mends it"
+        )
+    return table
+
+
+async def restore_table(
+    store: BlobStore, manifest: Manifest, replica: meta_replica.Replica, path: Path, boot: bytes
+) -> MetaDatabase:
+    """The same without the audit: the table as it was published, whatever is wrong in it."""
     patch = await read_patch(store, manifest)
     await trio.to_thread.run_sync(replica.restore, path)
     table = MetaDatabase.open(path, boot_id=boot)
@@ -99,12 +114,6 @@ async def rebuild_table(
         with table.transaction():
             table.clear_local()
             table.apply_patch(patch.segments, patch.placed)
-        findings = table.check()
-        if findings:
-            raise Corrupt(
-                f"{layout.manifest_name(manifest.sequence)}: the recovered table is damaged: {findings[0]} "
-                f"({len(findings)} findings); recover the moment before it with --force"
-            )
     except BaseException:
         table.close()
         raise
