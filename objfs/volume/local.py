@@ -14,8 +14,10 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -164,6 +166,14 @@ class VolumeHome:
             else:
                 entry.unlink()
         sync_directory(self.path)
+
+    @contextmanager
+    def scratch(self, purpose: str) -> Iterator[Path]:
+        """A directory for the body, beside the contents.  What a killed process left is removed first."""
+        for old in self.path.glob(f"{purpose}-*"):
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=self.path) as made:
+            yield Path(made)
 
     def _contents(self) -> list[Path]:
         # checkpoint.json first: without it whatever else is left counts as nothing.
