@@ -86,6 +86,8 @@ class Database:
         row = connection.execute(
             "SELECT generation, uuid, chunk_size, next_ino, next_chunk, next_segment FROM volume"
         ).fetchone()
+        if row is None:
+            raise Corrupt(f"{path}: the row of the volume is gone; run objfs fsck --repair")
         self.generation, self.uuid, self.chunk_size = int(row[0]), bytes(row[1]), int(row[2])
         self._ino = Numbers("next_ino", row[3])
         self._chunk = Numbers("next_chunk", row[4])
@@ -250,10 +252,18 @@ class Database:
         """Every version so far has a lower number."""
         return self._chunk.next
 
-    def skip_segments(self, beyond: int) -> None:
-        """No segment gets a number up to ``beyond``."""
+    def skip_past(self, *, ino: int = 0, chunk: int = 0, segment: int = 0) -> None:
+        """No inode, version or segment gets a number up to these."""
         with self:
-            self._segment.skip_to(self, beyond + 1)
+            self._ino.skip_to(self, ino + 1)
+            self._chunk.skip_to(self, chunk + 1)
+            self._segment.skip_to(self, segment + 1)
+
+    def set_generation(self, generation: int) -> None:
+        """After damage: the present one is at least the last that a row speaks of."""
+        with self:
+            self.run("UPDATE volume SET generation = ?", (generation,))
+            self.generation = generation
 
     def skip_numbers(self, gap: int) -> None:
         """Leaves a gap in all numbers: after a recovery the lost part of the history may have used them."""

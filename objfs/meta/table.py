@@ -21,6 +21,7 @@ from objfs.meta.dirty import Dirty
 from objfs.meta.entries import Entries
 from objfs.meta.inodes import Inodes
 from objfs.meta.rename import Renames
+from objfs.meta.repair import Repairs
 from objfs.meta.segments import Segments
 from objfs.meta.wal import PageLog
 from objfs.meta.xattrs import Xattrs
@@ -325,6 +326,10 @@ class MetaDatabase:
     def check(self) -> list[str]:
         """What is wrong in the table, a line each; empty is well.  Reads everything."""
         return check(self._db.connection) + check_counts(self._db)
+
+    def repairs(self, now_ns: int, key_id: int) -> Repairs:
+        """What mends it; ``key_id`` is that of the volume's current key."""
+        return Repairs(self._db, now_ns, key_id)
 
     def statistics(self) -> MetaStatistics:
         def number(sql: str) -> int:
