@@ -44,7 +44,7 @@ class VersionFiles:
         _sync_directory(directory.parent)
 
     def path(self, chunk: ChunkId) -> Path:
-        return self.directory / f"{chunk >> 8 & 0xFF:02x}" / f"{chunk:016x}"
+        return version_path(self.directory, chunk)
 
     def _descriptor(self, chunk: ChunkId, *, create: bool = False) -> int:
         known = self._open.get(chunk)
@@ -88,16 +88,7 @@ class VersionFiles:
     def read(self, chunk: ChunkId, offset: int, length: int) -> bytes:
         """The bytes, from the disk if need be; for worker threads.  Raises OSError (EIO when the
         file is shorter than it should be)."""
-        descriptor = os.open(self.path(chunk), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.pread(descriptor, length, offset)
-        finally:
-            os.close(descriptor)
-        if len(data) != length:
-            raise OSError(
-                errno.EIO, f"holds {len(data)} of {length} bytes at {offset}", self.path(chunk).name
-            )
-        return data
+        return read_at(self.path(chunk), offset, length)
 
     def remove(self, chunk: ChunkId) -> None:
         """Removes a version's file; one that is not there is fine."""
@@ -116,12 +107,7 @@ class VersionFiles:
 
     def walk(self) -> Iterator[tuple[os.DirEntry[str], ChunkId | None]]:
         """All files below the directory with the version each belongs to (None: not one of ours)."""
-        for folder in sorted(self.directory.iterdir()):
-            if folder.is_dir():
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        mine = _NAME.fullmatch(entry.name) is not None and entry.name[-4:-2] == folder.name
-                        yield entry, ChunkId(int(entry.name, 16)) if mine else None
+        return walk_versions(self.directory)
 
     def disk_bytes(self, chunk: ChunkId) -> int:
         """What a version's file takes on the disk; 0 when there is none."""
@@ -186,6 +172,33 @@ class VersionFiles:
                 _libc.sync_file_range(descriptor, zero, zero, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
             finally:
                 os.close(descriptor)
+
+
+def version_path(directory: Path, chunk: ChunkId) -> Path:
+    """Where a version's file is."""
+    return directory / f"{chunk >> 8 & 0xFF:02x}" / f"{chunk:016x}"
+
+
+def walk_versions(directory: Path) -> Iterator[tuple[os.DirEntry[str], ChunkId | None]]:
+    """See ``VersionFiles.walk``."""
+    for folder in sorted(directory.iterdir()):
+        if folder.is_dir():
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    mine = _NAME.fullmatch(entry.name) is not None and entry.name[-4:-2] == folder.name
+                    yield entry, ChunkId(int(entry.name, 16)) if mine else None
+
+
+def read_at(path: Path, offset: int, length: int) -> bytes:
+    """Raises OSError (EIO when the file is shorter than it should be)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+    if len(data) != length:
+        raise OSError(errno.EIO, f"holds {len(data)} of {length} bytes at {offset}", path.name)
+    return data
 
 
 def _sync_directory(folder: Path) -> None:

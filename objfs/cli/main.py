@@ -18,6 +18,7 @@ from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
 from objfs.cli.context import say
 from objfs.cli.flush import flush
+from objfs.cli.fsck import fsck
 from objfs.cli.info import info
 from objfs.cli.key import key
 from objfs.cli.log import log
@@ -43,7 +44,9 @@ def version() -> None:
     click.echo(f"objfs {objfs.__version__}")
 
 
-for _command in (mkfs, attach, mount, umount, status, flush, info, key, bucket, bench, log, mount_helper):
+_COMMANDS = (mkfs, attach, mount, umount, status, flush, fsck, info, key, bucket, bench, log, mount_helper)
+
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

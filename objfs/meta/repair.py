@@ -62,9 +62,17 @@ class Repairs:
                 (chunk, ino, index, *from_location(location, location.segment)),
             )
 
-    def split(self, chunk: ChunkId) -> list[Repaired]:
-        """Bytes of a version that was never uploaded are gone, here or below it: see ``repair_map.split``."""
+    def split(self, chunk: ChunkId, end: int) -> list[Repaired]:
+        """Bytes of a version that was never uploaded are gone, here or below it; ``end`` is how many its file
+        has.  See ``repair_map.split``."""
         with self._db:
+            rows = "FROM local_dirty WHERE chunk = ?1 AND data IS NULL"
+            self._db.run(f"DELETE {rows} AND offset >= ?2", (chunk, end))
+            self._db.run(
+                "UPDATE local_dirty SET length = ?2 - offset, checksum = NULL "
+                "WHERE chunk = ?1 AND data IS NULL AND offset + length > ?2",
+                (chunk, end),
+            )
             return list(repair_map.split(self._aside, "cache", chunk))
 
     # --- the rules ---------------------------------------------------------------------
@@ -90,14 +98,6 @@ class Repairs:
                 done += mended
             self._db.recount()
         return done
-
-    def reindex(self) -> list[Repaired]:
-        """Indexes are made anew from their tables: for a database that is damaged there alone."""
-        try:
-            self._db.connection.execute("REINDEX")
-        except sqlite3.DatabaseError as error:
-            raise Corrupt(f"{self._db.path}: its indexes cannot be made anew: {error}") from error
-        return [Repaired("pages", "the indexes of the inode table are made anew")]
 
     def _numbers(self) -> list[Repaired]:
         ino = self._largest("ino", "inode", "inode_old", "map", "xattr")
@@ -166,3 +166,16 @@ def restore_volume_row(path: Path, uuid: bytes, chunk_size: int, now_ns: int) ->
             connection.close()
     except sqlite3.DatabaseError as error:
         raise Corrupt(f"{path}: {error}") from error
+
+
+def reindex(path: Path) -> bool:
+    """Makes the indexes anew of a table that nobody has open; whether it is a sound database then."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("REINDEX")
+            return not audit.pages(connection, 1)
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError:
+        return False

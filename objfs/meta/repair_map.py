@@ -77,9 +77,18 @@ def split(aside: LostFound, rule: str, chunk: ChunkId) -> Iterator[Repaired]:
     assert row is not None
     where = _lose_everywhere(aside, chunk)
     database.run("UPDATE chunk SET base = NULL, base_size = 0 WHERE chunk = ?", (chunk,))
-    kept = aside.keep(Ino(row[0]), row[1], chunk)
-    text = f"chunk {chunk}, {where}: bytes of it are lost; what is left is in {kept}"
-    yield Repaired(rule, text, lost=True)
+    left = "nothing is left"
+    if aside.length_of(chunk):
+        left = f"what is left is in {aside.keep(Ino(row[0]), row[1], chunk)}"
+    yield Repaired(rule, f"chunk {chunk}, {where}: bytes of it are lost; {left}", lost=True)
+    yield from _split_above(aside, rule, chunk)
+    if not aside.length_of(chunk):
+        database.run("DELETE FROM chunk WHERE chunk = ?", (chunk,))
+
+
+def _split_above(aside: LostFound, rule: str, chunk: ChunkId) -> Iterator[Repaired]:
+    """Versions over one that lost bytes: those that cover it need it not."""
+    database = aside.database
     for above, size in database.all("SELECT chunk, base_size FROM chunk WHERE base = ?", (chunk,)):
         if _covers(database, above, size):
             database.run("UPDATE chunk SET base = NULL, base_size = 0 WHERE chunk = ?", (above,))

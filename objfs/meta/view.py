@@ -41,6 +41,9 @@ _MISLAID = (
 """Stored versions of which the table does not say where they are."""
 
 
+_SEGMENT_ROW = f"segment, s.state, NOT {MALFORMED_SEGMENT}, {SEGMENT_COLUMNS}"
+
+
 class SegmentRow(NamedTuple):
     """A row of the table; ``segment`` is None where the row is of no possible form."""
 
@@ -48,6 +51,13 @@ class SegmentRow(NamedTuple):
     uuid: bytes
     condemned: bool
     segment: Segment | None
+
+
+class Hint(NamedTuple):
+    """What the row of a version says of its segment and its bytes, sound or not."""
+
+    segment: SegmentNo | None
+    identity: bytes | None
 
 
 class Place(NamedTuple):
@@ -118,10 +128,7 @@ class TableView:
 
     def segments(self, after: int, limit: int) -> list[SegmentRow]:
         """Rows with numbers above ``after``, ascending."""
-        sql = (
-            f"SELECT segment, s.state, NOT {MALFORMED_SEGMENT}, {SEGMENT_COLUMNS} FROM segment s "
-            "WHERE segment > ? ORDER BY segment LIMIT ?"
-        )
+        sql = f"SELECT {_SEGMENT_ROW} FROM segment s WHERE segment > ? ORDER BY segment LIMIT ?"
         return [_segment_row(row) for row in self._all(sql, (after, limit))]
 
     def segment_row(self, number: SegmentNo) -> SegmentRow | None:
@@ -135,6 +142,12 @@ class TableView:
         if row is None or row.segment is None:
             raise Corrupt(f"segment {number} has no sound row in the inode table")
         return row.segment
+
+    def find_segment(self, uuid: bytes) -> SegmentRow | None:
+        """The row with a uuid.  Looks at every row."""
+        sql = f"SELECT {_SEGMENT_ROW} FROM segment s WHERE uuid = ? LIMIT 1"
+        rows = self._all(sql, (uuid,))
+        return _segment_row(rows[0]) if rows else None
 
     def chunks_in(self, number: SegmentNo) -> list[Chunk]:
         """Versions that lie in a segment and say where, in order of position."""
@@ -155,10 +168,23 @@ class TableView:
         rows = self._all(sql, (chunk,))
         return to_chunk(rows[0]) if rows else None
 
-    def known(self, chunks: Sequence[ChunkId]) -> set[ChunkId]:
-        """Those of them that have a row."""
-        sql = "SELECT chunk FROM chunk WHERE chunk IN (SELECT value FROM json_each(?))"
+    def accounted(self, chunks: Sequence[ChunkId]) -> set[ChunkId]:
+        """Those of them that have a row, or are listed as freed."""
+        sql = (
+            "SELECT value FROM json_each(?) WHERE value IN (SELECT chunk FROM chunk) "
+            "OR value IN (SELECT chunk FROM local_freed)"
+        )
         return {ChunkId(row[0]) for row in self._all(sql, (json.dumps(list(chunks)),))}
+
+    def hints(self, chunks: Collection[ChunkId]) -> dict[ChunkId, Hint]:
+        """What the rows of versions still say of where they lie; those without a row are absent."""
+        sql = "SELECT chunk, segment, identity FROM chunk WHERE chunk IN (SELECT value FROM json_each(?))"
+        rows = self._all(sql, (json.dumps(list(chunks)),))
+        return {ChunkId(row[0]): Hint(row[1], row[2]) for row in rows}
+
+    def all_in(self, number: SegmentNo) -> list[ChunkId]:
+        """Versions that name a segment, also those that do not say where in it."""
+        return [ChunkId(row[0]) for row in self._all("SELECT chunk FROM chunk WHERE segment = ?", (number,))]
 
     def dirty(self, after: int, limit: int) -> list[Chunk]:
         """Versions that are not stored, with numbers above ``after``, ascending."""

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import itertools
 import json
+import logging
 import os
 import re
 import secrets
@@ -24,9 +25,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from objfs.errors import BadSetting, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
+from objfs.errors import BadSetting, Corrupt, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
 from objfs.volume.fields import JSON, Fields, canonical
 from objfs.volume.settings import VolumeSettings
+
+log = logging.getLogger(__name__)
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 TOML_FORMAT = 1
@@ -137,6 +140,13 @@ class VolumeHome:
             return None
         return State(fields.hexbytes("state_id", 16), fields.hexbytes("volume", 16))
 
+    def _state_if_readable(self) -> State | None:
+        try:
+            return self.read_state()
+        except Corrupt as error:
+            log.warning("%s", error)
+            return None
+
     def new_state(self, volume: bytes) -> State:
         """Draws a new state id and writes it."""
         state = State(secrets.token_bytes(16), volume)
@@ -145,7 +155,8 @@ class VolumeHome:
 
     def lock(self) -> Lock:
         """Takes the lock.  Raises HeldElsewhere naming the process that has it, and where a copy of this
-        directory is in use on this machine."""
+        directory is in use on this machine.  A state id that cannot be read keeps nobody out: who writes asks
+        for it again, and fsck mends it."""
         descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,7 +164,7 @@ class VolumeHome:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise HeldElsewhere(f"volume {self.name} is in use here by process {holder or '?'}") from None
-        lock, state = Lock(descriptor), self.read_state()
+        lock, state = Lock(descriptor), self._state_if_readable()
         if state is not None and not lock.claim(state):
             lock.release()
             raise HeldElsewhere(

@@ -174,6 +174,14 @@ async def open_volume(
     return await opening.run(found, left_out)
 
 
+def holds_nothing(home: VolumeHome) -> bool:
+    """Whether nothing of the local contents can be anything that the buckets lack.  Raises Corrupt."""
+    holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
+    # Without checkpoint.json the table is what an interrupted recovery left.
+    unfinished = read_progress(home) is None or not home.database_path.exists()
+    return unfinished and not holds_data and not home.half_set_aside
+
+
 RELEASE_S = 30.0
 """How long a failed opening tries to give the lease back."""
 
@@ -419,10 +427,7 @@ class _Opening:
     async def _clear(self, worthless: bool) -> None:
         """Makes room for a recovery; what may hold data that was never uploaded is kept."""
         home = self._home
-        holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
-        # Without checkpoint.json the table is what an interrupted recovery left.
-        unfinished = read_progress(home) is None or not home.database_path.exists()
-        if not home.half_set_aside and (worthless or (unfinished and not holds_data)):
+        if (worthless and not home.half_set_aside) or holds_nothing(home):
             await trio.to_thread.run_sync(home.remove_contents)
             return
         stamp = f"{self._clock.now_ns() // 1_000_000_000}"
