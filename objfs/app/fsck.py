@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import trio
 
@@ -28,6 +29,8 @@ from objfs.volume.fsck_report import Report
 from objfs.volume.fsck_subject import Subject
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
+
+T = TypeVar("T")
 
 MOST = 5000
 """Findings that go over the control socket."""
@@ -71,10 +74,15 @@ def _alone(home: VolumeHome, secret: Secret, options: FsckOptions, note: Note, r
             raw = {uuid: item.bucket for uuid, item in found.items()}
             return await work(home, secret, raw, clock=SystemClock(), options=options, note=note)
 
+    return locked_run(home, body)
+
+
+def locked_run(home: VolumeHome, job: Callable[[], Awaitable[T]]) -> T:
+    """Runs a job over a state directory that nobody else uses meanwhile; what it logs is in its result."""
     lock = home.lock()
     try:
         with unlogged():
-            return trio.run(body)
+            return trio.run(job)
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
     finally:

@@ -25,6 +25,7 @@ from objfs.cli.log import log
 from objfs.cli.mkfs import mkfs
 from objfs.cli.mount import mount
 from objfs.cli.mount_helper import mount_helper
+from objfs.cli.recover import recover
 from objfs.cli.status import status
 from objfs.cli.umount import umount
 from objfs.errors import ExitCode, ObjfsError
@@ -44,7 +45,22 @@ def version() -> None:
     click.echo(f"objfs {objfs.__version__}")
 
 
-_COMMANDS = (mkfs, attach, mount, umount, status, flush, fsck, info, key, bucket, bench, log, mount_helper)
+_COMMANDS = (
+    mkfs,
+    attach,
+    mount,
+    umount,
+    status,
+    flush,
+    fsck,
+    recover,
+    info,
+    key,
+    bucket,
+    bench,
+    log,
+    mount_helper,
+)
 
 for _command in _COMMANDS:
     cli.add_command(_command)

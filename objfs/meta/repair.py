@@ -62,6 +62,15 @@ class Repairs:
                 (chunk, ino, index, *from_location(location, location.segment)),
             )
 
+    def restore_place(self, ino: Ino, index: int, chunk: ChunkId) -> None:
+        """A version is at a place of a file again, where nothing is."""
+        with self._db:
+            self._db.skip_past(ino=ino)
+            self._db.run(
+                "INSERT INTO map (ino, idx, chunk, born) VALUES (?, ?, ?, ?)",
+                (ino, index, chunk, self._db.generation),
+            )
+
     def split(self, chunk: ChunkId, end: int) -> list[Repaired]:
         """Bytes of a version that was never uploaded are gone, here or below it; ``end`` is how many its file
         has.  See ``repair_map.split``."""

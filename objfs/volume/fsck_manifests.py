@@ -21,7 +21,7 @@ from objfs.volume.checkpoint import Moment
 from objfs.volume.fsck_buckets import Blob
 from objfs.volume.fsck_report import Grade, Report
 from objfs.volume.fsck_subject import Subject
-from objfs.volume.manifest import Manifest
+from objfs.volume.manifest import NO_HASH, Manifest
 from objfs.volume.progress import Mark
 from objfs.volume.published import Published, choose
 from objfs.volume.shipping import Stack
@@ -151,8 +151,10 @@ def _say_lost(subject: Subject, report: Report, moments: Moments, copies: _Copie
 
 def _say_chain(report: Report, chosen: Published, successor: Manifest | None) -> None:
     number = chosen.manifest.sequence
-    if successor is None or successor.sequence != number + 1 or successor.previous == chosen.hash:
+    if successor is None or successor.sequence != number + 1:
         return
+    if successor.previous in (chosen.hash, NO_HASH):
+        return  # without a predecessor: made from a scan, when none opened
     what = f"is not what manifest {successor.sequence} names before it: one of both was put back"
     report.add("chain", Grade.LOSS, layout.manifest_name(number), what, todo="see which bucket did that")
 

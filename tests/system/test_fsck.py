@@ -105,3 +105,32 @@ def test_what_lost_its_name_is_found_by_its_inode_on_every_machine(
         other.mount(VOLUME, directory, "--read-only")
         assert (directory / "lost+found" / f"#{inode}").read_bytes() == CONTENT
         other.umount(directory)
+
+
+@pytest.mark.mount
+@needs_fuse
+def test_without_any_checkpoint_files_come_back_by_their_inodes(
+    station: Station, places: list[Path], directory: Path, tmp_path: Path
+) -> None:
+    station.mount(VOLUME, directory)
+    (directory / "file").write_bytes(CONTENT)
+    inode = (directory / "file").stat().st_ino
+    station.umount(directory)
+    for place in places:
+        for manifest in place.glob("manifest/*"):
+            manifest.unlink()
+    with Station(tmp_path / "other") as other:
+        other.attach(VOLUME, urls(places))
+        other.run("recover", VOLUME, code=ExitCode.USAGE)
+        said = other.run("recover", VOLUME, "--scan").stdout
+        assert f"#{inode}" in said
+        assert "nothing was written" in said
+        other.run("recover", VOLUME, "--scan", tmp_path / "out")
+        assert (tmp_path / "out" / f"#{inode}").read_bytes() == CONTENT
+        document = json.loads(other.run("recover", VOLUME, "--scan", "--publish", "--json").stdout)
+        assert document["published"] == 1
+        other.mount(VOLUME, directory)
+        assert (directory / "lost+found" / f"#{inode}").read_bytes() == CONTENT
+        other.umount(directory)
+        other.run("fsck", VOLUME, "--data")
+        other.run("recover", VOLUME, "--scan", "--publish", code=ExitCode.UNCLEAN)
