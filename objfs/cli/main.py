@@ -26,6 +26,7 @@ from objfs.cli.mkfs import mkfs
 from objfs.cli.mount import mount
 from objfs.cli.mount_helper import mount_helper
 from objfs.cli.recover import recover
+from objfs.cli.salvage import salvage
 from objfs.cli.status import status
 from objfs.cli.umount import umount
 from objfs.errors import ExitCode, ObjfsError
@@ -54,6 +55,7 @@ _COMMANDS = (
     flush,
     fsck,
     recover,
+    salvage,
     info,
     key,
     bucket,

@@ -235,6 +235,32 @@ class TableView:
                 found[Ino(ino)] = directory + b"/" + name
         return found | ({ROOT: b"/"} if ROOT in inodes else {})
 
+    def names(self, ino: Ino) -> list[tuple[Ino, bytes]]:
+        """Directory and name of each entry that leads to an inode.  Reads all entries."""
+        rows = self._all("SELECT parent, name FROM entry WHERE ino = ? ORDER BY parent, cookie", (ino,))
+        return [(Ino(row[0]), row[1]) for row in rows]
+
+    def unstored(self) -> list[Ino]:
+        """Files that show a version which is not stored, ascending."""
+        sql = "SELECT DISTINCT m.ino FROM map m JOIN chunk c ON c.chunk = m.chunk WHERE c.state = 0"
+        return [Ino(row[0]) for row in self._all(f"{sql} ORDER BY m.ino")]
+
+    def changed_since(self, image: Path) -> dict[Ino, bool]:
+        """Inodes with a name that are not the same in an older image of the table (a file without a log), and
+        whether they are new, ascending.  Raises Corrupt where the image is no table."""
+        columns = ["mode", "uid", "gid", "nlink", "rdev", "size", "target"]
+        columns += [f"{time}_{part}" for time in ("mtime", "ctime", "btime") for part in ("s", "ns")]
+        differs = " OR ".join(f"i.{column} IS NOT p.{column}" for column in columns)
+        self._all("ATTACH DATABASE ? AS published", (f"file:{quote(str(image))}?mode=ro&immutable=1",))
+        try:
+            rows = self._all(
+                "SELECT i.ino, p.ino IS NULL FROM main.inode i LEFT JOIN published.inode p ON p.ino = i.ino "
+                f"WHERE i.nlink > 0 AND (p.ino IS NULL OR {differs}) ORDER BY i.ino"
+            )
+            return {Ino(row[0]): bool(row[1]) for row in rows}
+        finally:
+            self._all("DETACH DATABASE published")
+
     def _path_of_directory(self, ino: Ino, known: dict[Ino, bytes | None]) -> bytes | None:
         """Follows what directories say of their parents; None where that does not end at the root."""
         climbed: list[tuple[Ino, bytes]] = []

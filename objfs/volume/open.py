@@ -434,7 +434,7 @@ class _Opening:
         self._salvage = await trio.to_thread.run_sync(self._home.set_aside, stamp)
         told = (
             f"local state is not part of what the buckets hold and is kept at {self._salvage}: "
-            "files written here and never uploaded are only there"
+            "files written here and never uploaded are only there; objfs salvage copies them"
         )
         log.error("%s", told)
         self._tell(told)
