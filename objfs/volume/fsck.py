@@ -8,7 +8,6 @@ here (a scratch directory beside the state is removed again).  ``fsck_repair`` m
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from objfs.meta.view import TableView
 from objfs.model import Clock, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
+from objfs.volume.epochs import observe
 from objfs.volume.fsck_buckets import BucketWalk, Surroundings
 from objfs.volume.fsck_identity import Identities, check_identities
 from objfs.volume.fsck_local import CacheFaults, LocalState, look_at_cache, look_at_state
@@ -92,6 +92,7 @@ async def looked_at(
     async with AsyncExitStack() as stack:
         subject = await _subject(home, secret, raw, clock, options, note)
         report = Report()
+        await _in_use(subject, home, report)
         identities = await check_identities(subject, report)
         moments = await look_at_manifests(subject, report)
         newest = moments.newest
@@ -99,8 +100,8 @@ async def looked_at(
         await _open_local(stack, home, subject, local, report)
         scratch = subject.table is None and newest is not None
         if newest is not None and (scratch or options.data):
-            path = stack.enter_context(_scratch(home))
-            await _replay(stack, subject, newest, path, report, options.boot)
+            place = stack.enter_context(home.scratch("fsck"))
+            await _replay(stack, subject, newest, place, report, options.boot)
         look = Look(
             subject, report, identities, moments, local, Surroundings(), CacheFaults(), scratch=scratch
         )
@@ -134,6 +135,21 @@ async def _subject(
     return Subject(header, ring, raw, buckets, left_out, store, None, cache, data=options.data, note=note)
 
 
+async def _in_use(subject: Subject, home: VolumeHome, report: Report) -> None:
+    """Another machine may be writing at this moment: then differences are looked at twice, too."""
+    try:
+        own = home.read_state()
+    except Corrupt:
+        own = None
+    record = (await observe(subject.buckets, subject.ring)).record
+    if record is None or record.released or (own and record.holder.state_id == own.state_id):
+        return
+    subject.live = True
+    who = record.holder
+    what = f"{who.host} (process {who.pid}) has it, or had when it died: what is new there may not be seen"
+    report.add("in-use", Grade.REMARK, "the lease", what)
+
+
 async def _open_local(
     stack: AsyncExitStack, home: VolumeHome, subject: Subject, local: LocalState, report: Report
 ) -> None:
@@ -149,16 +165,12 @@ async def _open_local(
         report.add("pages", Grade.DAMAGE, home.database_path.name, str(error))
 
 
-def _scratch(home: VolumeHome) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="fsck-", dir=home.path)
-
-
 async def _replay(
-    stack: AsyncExitStack, subject: Subject, newest: Published, path: str, report: Report, boot: bytes
+    stack: AsyncExitStack, subject: Subject, newest: Published, place: Path, report: Report, boot: bytes
 ) -> None:
     """The newest moment as a lost machine would get it; its table is looked at where there is no other."""
     subject.note("replaying the newest moment from the buckets")
-    key, place = subject.ring.get(newest.manifest.digest_key), Path(path)
+    key = subject.ring.get(newest.manifest.digest_key)
     try:
         with Replica(place / "pages", lambda number, page: page_hash(key, number, page)) as copy:
             await replay(subject.store, newest.manifest, copy)

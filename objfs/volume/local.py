@@ -19,9 +19,10 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -248,6 +249,14 @@ class VolumeHome:
     def _free_place(self, name: str) -> Path:
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         return next(path for path in map(self.path.joinpath, names) if not path.exists())
+
+    @contextmanager
+    def scratch(self, purpose: str) -> Iterator[Path]:
+        """A directory for the body, beside the contents.  What a killed process left is removed first."""
+        for old in self.path.glob(f"{purpose}-*"):
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=self.path) as made:
+            yield Path(made)
 
     def _contents(self) -> list[Path]:
         # checkpoint.json first: without it whatever else is left counts as nothing.  The mark of a mirror

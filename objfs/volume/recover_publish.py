@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -147,9 +147,9 @@ class Rescue:
 
     async def _recoverable(self, manifest: Manifest) -> bool:
         key = self._ring.get(manifest.digest_key)
-        with tempfile.TemporaryDirectory(prefix="recover-", dir=self._home.path) as place:
-            path = Path(place) / "pages"
-            with Replica(path, lambda number, page: page_hash(key, number, page)) as replica:
+        with self._home.scratch("recover") as place:
+            hasher = partial(page_hash, key)
+            with Replica(place / "pages", hasher) as replica:
                 try:
                     await replay(self._store, manifest, replica)
                 except (CodecError, StoreError) as error:

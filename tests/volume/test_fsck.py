@@ -39,7 +39,7 @@ async def test_a_new_machine_checks_what_it_would_get(crashed: Patient) -> None:
     home = await crashed.fresh()
     before = sorted(path.name for path in home.path.iterdir())
     report = await crashed.check(home=home)
-    assert (said(report), report.exit_code) == ([], ExitCode.OK)
+    assert (report.rules(), report.exit_code) == ({"in-use"}, ExitCode.OK)
     assert report.seen["segments"] == 2
     assert sorted(path.name for path in home.path.iterdir()) == sorted([*before, "lock"])
 
@@ -90,7 +90,7 @@ async def test_a_machine_without_a_url_for_a_bucket_says_so(crashed: Patient) ->
     home = await crashed.cloud.attach(without={"b2"})
     report = await crashed.check(home=home)
     assert report.exit_code is ExitCode.DEGRADED
-    assert ["no URL here" in line for line in said(report)] == [True]
+    assert ["no URL here" in one.line for one in report.of(Grade.UNSEEN)] == [True]
 
 
 async def test_what_nothing_names_is_remarked_and_left_alone(crashed: Patient) -> None:
@@ -204,6 +204,10 @@ async def test_a_busy_mount_is_clean(tmp_path: Path) -> None:
             report = await beside(rig, cloud, data=data)
             assert report.of(Grade.DAMAGE, Grade.LOSS, Grade.UNSEEN) == [], said(report)
             assert report.seen["segments"] > 0
+        # From another machine, without anybody's leave.
+        report = await Patient(cloud, home).check(home=await cloud.attach())
+        assert report.of(Grade.DAMAGE, Grade.LOSS, Grade.UNSEEN) == [], said(report)
+        assert "in-use" in report.rules()
         nursery.cancel_scope.cancel()
     rig.vanish()
 
