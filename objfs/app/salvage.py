@@ -14,12 +14,12 @@ from objfs.app.fsck import unlogged
 from objfs.app.wire import first_cause
 from objfs.cache import boot_id
 from objfs.errors import BucketError, NoSuchVolume
-from objfs.model import WriteGate
+from objfs.model import NS, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
-from objfs.volume.salvage import Salvage, Salvaged, choose_source
+from objfs.volume.salvage import Salvage, Salvaged, choose_source, finish_setting_aside
 
 Note = Callable[[str], None]
 
@@ -27,8 +27,9 @@ Note = Callable[[str], None]
 def salvage(home: VolumeHome, secret: Secret | None, directory: Path, wanted: str, note: Note) -> Salvaged:
     """Copies into ``directory``; without a secret no bucket is asked.
 
-    Raises UsageError, WrongPassphrase, and errors of the destination's disk.
+    Raises UsageError, HeldElsewhere, WrongPassphrase, and errors of the destination's disk.
     """
+    finish_setting_aside(home, f"{SystemClock().now_ns() // NS}")
     source = choose_source(home, wanted)
 
     async def body() -> Salvaged:

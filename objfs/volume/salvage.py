@@ -21,11 +21,10 @@ from objfs.meta.view import TableView
 from objfs.model import ROOT, Attr, Ino
 from objfs.store.store import SegmentStore
 from objfs.volume.fields import JSON
-from objfs.volume.local import VolumeHome
+from objfs.volume.local import SALVAGE, UNFINISHED, VolumeHome
 from objfs.volume.versions import Versions, thread
 
 CURRENT = "current"
-PREFIX = "salvage-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,8 @@ class Source:
 
 def sources(home: VolumeHome) -> list[Source]:
     """Every state that was set aside, oldest first, and the present one where there is a table."""
-    found = [Source(path.name, path) for path in sorted(home.path.glob(f"{PREFIX}*")) if path.is_dir()]
+    places = [path for path in sorted(home.path.glob(f"{SALVAGE}*")) if path.is_dir()]
+    found = [Source(path.name, path) for path in places if not path.name.endswith(UNFINISHED)]
     return found + ([Source(CURRENT, home.path)] if home.database_path.exists() else [])
 
 
@@ -98,6 +98,18 @@ class Salvaged:
             "left_out": dict(self.left_out),
             "remarks": [*self.remarks],
         }
+
+
+def finish_setting_aside(home: VolumeHome, stamp: str) -> None:
+    """A crash while a state was set aside left half of it in place: brings the halves together.  Raises
+    HeldElsewhere."""
+    if not home.half_set_aside:
+        return
+    lock = home.lock()
+    try:
+        home.set_aside(stamp)
+    finally:
+        lock.release()
 
 
 # --- the copy ------------------------------------------------------------------------------

@@ -18,7 +18,15 @@ from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
 from objfs.volume.local import VolumeHome
 from objfs.volume.open import OpenOptions
-from objfs.volume.salvage import CURRENT, Salvage, Salvaged, Source, choose_source, sources
+from objfs.volume.salvage import (
+    CURRENT,
+    Salvage,
+    Salvaged,
+    Source,
+    choose_source,
+    finish_setting_aside,
+    sources,
+)
 from tests.volume.patients import BIG, CRASHED_TREE, OVER, Patient, build, now
 from tests.volume.rigs import CHUNK, Rig, running
 from tests.volume.support import PASSPHRASE, TrioClock
@@ -208,6 +216,22 @@ async def test_a_damaged_table_leads_nowhere_else(crashed: Patient, tmp_path: Pa
     done = await copy(crashed, choose_source(crashed.home, CURRENT), tmp_path / "out")
     assert done.left_out == {"/..": "its path would lead out of the destination"}
     assert tree(tmp_path / "out") == {"/lost+found/#2": WRITTEN["/big"]}
+
+
+async def test_a_state_that_a_crash_left_in_two_halves_is_whole_again(
+    crashed: Patient, tmp_path: Path
+) -> None:
+    """The process died while the state was being set aside: the table has moved, the cache has not."""
+    draft = crashed.home.path / "salvage-7.new"
+    draft.mkdir()
+    for path in (crashed.home.checkpoint_path, *crashed.home.path.glob("meta.db*")):
+        path.rename(draft / path.name)
+    assert sources(crashed.home) == []
+    finish_setting_aside(crashed.home, "8")
+    source = choose_source(crashed.home, "")
+    assert source.name == "salvage-7"
+    done = await copy(crashed, source, tmp_path / "out")
+    assert (tree(tmp_path / "out"), done.incomplete) == (WRITTEN, {})
 
 
 def test_which_state_is_meant(tmp_path: Path) -> None:
