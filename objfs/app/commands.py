@@ -48,7 +48,7 @@ class Commands:
         return {"directory": str(self._life.directory), "state": self._life.state, "pid": os.getpid()}
 
     async def status(self, _request: Message, _report: Report) -> Message:
-        return self._life.status(self._engine).to_json()
+        return self._life.status(self._engine, await self._engine.losses.status()).to_json()
 
     async def flush(self, request: Message, report: Report) -> Message:
         async with self._progress(report):

@@ -18,6 +18,7 @@ from objfs.app.buckets import OpenBucket, opened
 from objfs.app.clock import SystemClock
 from objfs.app.follow import Following
 from objfs.app.footprint import Footprint, log_limit
+from objfs.app.losses import Losses
 from objfs.app.options import MountOptions
 from objfs.app.promises import Promises
 from objfs.app.room import Room
@@ -85,6 +86,8 @@ class Engine:
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate, lambda: volume.meta.changes)
         self._footprint = Footprint(volume.home, volume.meta, settings.cache_size)
         self.cache = self._make_cache()
+        self.losses = Losses(volume.meta)
+        self.cache.on_loss(self.losses.note)
         self.reaper = self._make_reaper()
         self.pin = self._make_pin()
         self._mutations = MutationGate(volume.gate)
@@ -213,6 +216,7 @@ class Engine:
                 nursery.start_soon(self.pin.run)
             nursery.start_soon(self._upkeep.run)
             nursery.start_soon(self.promises.run)
+            nursery.start_soon(self.losses.run)
             task_status.started()
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import xxhash
 
-from objfs.cache.disk import read_at, version_path, walk_versions
+from objfs.cache.disk import length_of, read_at, version_path, walk_versions
 from objfs.cache.ledger import CleanLog, Sums
 from objfs.cache.ranges import RangeSet
 from objfs.model import ChunkId, DirtyRange
@@ -63,10 +63,7 @@ class CacheDirectory:
 
     def length(self, chunk: ChunkId) -> int:
         """Of a version's file in bytes; 0 where there is none."""
-        try:
-            return version_path(self._directory, chunk).stat().st_size
-        except FileNotFoundError:
-            return 0
+        return length_of(self._directory, chunk)
 
     def _checksum(self, one: DirtyRange) -> int | None:
         try:

@@ -40,6 +40,12 @@ _IDENTITIES = (
 )
 
 
+_LOST = (
+    f"SELECT {COLUMNS} FROM segment s JOIN chunk c ON c.segment = s.segment "
+    "WHERE s.missing IS NOT NULL AND length(s.missing) = s.k + s.m ORDER BY c.ino, c.idx, c.chunk LIMIT ?"
+)
+
+
 class Segments:
     """Rows of segments."""
 
@@ -110,6 +116,10 @@ class Segments:
     def recent_identities(self, limit: int) -> list[tuple[bytes, ChunkId]]:
         """Of stored versions, newest first: what deduplication starts with."""
         return [(row[0], ChunkId(row[1])) for row in self._db.all(_IDENTITIES, (limit,))]
+
+    def lost_chunks(self, limit: int) -> list[Chunk]:
+        """Versions that lie nowhere (``Segment.nowhere``), by inode and index."""
+        return [to_chunk(row) for row in self._db.all(_LOST, (limit,))]
 
     def missing_shards(self) -> list[tuple[SegmentNo, Segment]]:
         """Segments with shards that wait for repair."""

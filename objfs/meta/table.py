@@ -309,6 +309,10 @@ class MetaDatabase:
         """Of stored versions, newest first."""
         return self._segments.recent_identities(limit)
 
+    def lost_chunks(self, limit: int) -> list[Chunk]:
+        """Versions that are lost for good, by inode and index."""
+        return self._segments.lost_chunks(limit)
+
     def missing_shards(self) -> list[tuple[SegmentNo, Segment]]:
         """Segments that wait for repair, lowest number first."""
         return self._segments.missing_shards()

@@ -7,6 +7,7 @@ every byte returned by a read was authenticated.  Does not know files, tables or
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ import trio
 
 from objfs.backends.base import Bucket
 from objfs.codec import IndexEntry, KeyRing, Layout, identify, open_chunk_frames, read_index
+from objfs.codec.seal import FRAME_OVERHEAD
 from objfs.codec.segment import frame_span
 from objfs.errors import BucketError, Corrupt
 from objfs.model import (
@@ -28,6 +30,7 @@ from objfs.model import (
     Sealable,
     Segment,
     SegmentKind,
+    SegmentNo,
     Slot,
     WriteGate,
 )
@@ -105,6 +108,14 @@ class SegmentStore:
     def identify(self, data: bytes) -> bytes:
         """The keyed identity of a chunk's plain bytes; 0.2 ms per MiB, where the caller is."""
         return identify(self._ring.current, data)
+
+    def nowhere(self, size: int) -> tuple[Segment, Location]:
+        """See the port."""
+        frames = tuple(min(FRAME_SIZE, size - at) + FRAME_OVERHEAD for at in range(0, size, FRAME_SIZE))
+        length, key = sum(frames), self._ring.current.key_id
+        code, slots, missing = Code(1, 0), (Slot(0),), frozenset({0})
+        segment = Segment(os.urandom(16), SegmentKind.DATA, key, code, length, (0, length), slots, missing)
+        return segment, Location(SegmentNo(0), 0, 0, frames, size, bytes(32))
 
     async def write_segment(self, chunks: Sequence[Sealable]) -> tuple[Segment, list[Placed]]:
         """Seals the chunks into one new segment and places it; see ``Uploader.place``.

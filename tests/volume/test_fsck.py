@@ -227,6 +227,19 @@ async def test_beside_a_mount_damage_is_found_and_nothing_is_changed(tmp_path: P
     rig.vanish()
 
 
+async def test_beside_a_mount_lost_bytes_of_what_was_not_uploaded_are_named(tmp_path: Path) -> None:
+    """Before the uploader has come to them."""
+    cloud, home = await build(tmp_path, "volume", crashed=False)
+    rig = Rig(await cloud.open(home), 1000)
+    rig.write(b"big", 10, b"dirty")
+    sick = Patient(cloud, home)
+    sick.cache_file(sick.chunk("big")).unlink()
+    report = await beside(rig, cloud)
+    assert (report.rules(Grade.LOSS), report.exit_code) == ({"unreadable"}, ExitCode.DAMAGE_FOUND)
+    assert ["(/big): bytes 10 to 14 cannot be read" in one.line for one in report.of(Grade.LOSS)] == [True]
+    rig.vanish()
+
+
 async def test_the_caller_is_told_what_takes_long(tmp_path: Path) -> None:
     cloud, home = await build(tmp_path, "volume", crashed=False)
     notes: list[str] = []
