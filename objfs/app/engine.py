@@ -86,6 +86,7 @@ class Engine:
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate, lambda: volume.meta.changes)
         self._footprint = Footprint(volume.home, volume.meta, settings.cache_size)
         self.cache = self._make_cache()
+        volume.meta.on_damage(volume.gate.close)
         self.losses = Losses(volume.meta)
         self.cache.on_loss(self.losses.note)
         self.reaper = self._make_reaper()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from objfs.meta import audit_map, audit_tree
 from objfs.meta.database import Database
 from objfs.meta.rule import Check, found
-from objfs.meta.schema import VERSIONED
+from objfs.meta.schema import UNREADABLE, VERSIONED
 
 LIMIT = 20
 
@@ -93,7 +93,7 @@ def breaches(connection: sqlite3.Connection, limit: int = LIMIT) -> list[Breach]
         if damaged := pages(connection, limit):
             return [Breach("pages", line) for line in damaged]  # nothing that a query says can be trusted
         return [Breach(each.__name__, line) for each in CHECKS for line in each(connection, limit)]
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
         return [Breach("pages", f"database: {error}")]
 
 

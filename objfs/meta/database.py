@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -92,6 +92,8 @@ class Database:
         self._ino = Numbers("next_ino", row[3])
         self._chunk = Numbers("next_chunk", row[4])
         self._segment = Numbers("next_segment", row[5])
+        self.on_damage: Callable[[str], None] = lambda _reason: None
+        """Hears of damage that SQLite meets."""
         self.inodes, self.bytes = 0, 0
         self._before = (0, 0)
         self.recount()
@@ -126,8 +128,8 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
-        except sqlite3.Error as error:
-            raise Corrupt(f"{path}: {error}; recover the volume from its buckets") from error
+        except schema.UNREADABLE as error:
+            raise Corrupt(f"{path}: the inode table is damaged ({error}); run objfs fsck --repair") from error
 
     def close(self) -> None:
         """Rolls an open transaction back.  SQLite moves its log into the file and removes it."""
@@ -180,7 +182,11 @@ class Database:
         if name == "SQLITE_FULL":
             return NoSpace(f"{self.path}: no room on the disk of the inode table")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return Corrupt(f"{self.path}: the inode table is damaged ({error}); recover it from the buckets")
+            reason = (
+                f"{self.path}: the inode table is damaged ({error}); unmount, and run objfs fsck --repair"
+            )
+            self.on_damage(reason)
+            return Corrupt(reason)
         return ObjfsError(f"{self.path}: {name} {error}")
 
     # --- transactions ------------------------------------------------------------------
@@ -306,6 +312,14 @@ def _sync_directory(path: Path) -> None:
 def settle(path: Path) -> None:
     """After a crash: brings the log into the file and closes both, so that the file alone is the table.
 
-    Raises Unclean (none there), Corrupt, NewerFormat.
+    Reads all of it, so that pages which are none any more are not taken for changes.  Raises Unclean (none
+    there), Corrupt, NewerFormat.
     """
-    Database.open(path).close()
+    database = Database.open(path)
+    try:
+        found = database.one("PRAGMA quick_check(1)")
+    finally:
+        database.close()
+    if found != ("ok",):
+        what = "" if found is None else f" ({found[0]})"
+        raise Corrupt(f"{path}: the inode table is damaged{what}; run objfs fsck --repair")

@@ -173,7 +173,7 @@ def restore_volume_row(path: Path, uuid: bytes, chunk_size: int, now_ns: int) ->
             )
         finally:
             connection.close()
-    except sqlite3.DatabaseError as error:
+    except schema.UNREADABLE as error:
         raise Corrupt(f"{path}: {error}") from error
 
 
@@ -186,5 +186,5 @@ def reindex(path: Path) -> bool:
             return not audit.pages(connection, 1)
         finally:
             connection.close()
-    except sqlite3.DatabaseError:
+    except schema.UNREADABLE:
         return False

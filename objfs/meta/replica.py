@@ -200,6 +200,22 @@ class Replica:
             if mine is None or mine[1] != image or number in suspect:
                 yield number, image
 
+    def is_image_of(self, database: Path) -> bool:
+        """Whether a closed database is the image, byte for byte.  Raises Unclean when it was not closed,
+        OSError."""
+        _check_closed(database)
+        with database.open("rb") as stream:
+            size = self.page_count * PAGE_SIZE
+            if os.fstat(stream.fileno()).st_size != size:
+                return False
+            blocks = range(0, size, _COPY_PAGES * PAGE_SIZE)
+            return all(self._same_block(stream.fileno(), at) for at in blocks)
+
+    def _same_block(self, database: int, at: int) -> bool:
+        length = min(_COPY_PAGES, self.page_count - at // PAGE_SIZE) * PAGE_SIZE
+        theirs = os.pread(database, length, at)
+        return theirs == os.pread(self._image, length, at).ljust(length, b"\0")
+
     def restore(self, database: Path) -> None:
         """Puts the image where the database was, atomically; nobody may have it open.  Raises OSError."""
         if self._state.digest is None or not self.page_count:

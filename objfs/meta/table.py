@@ -8,7 +8,7 @@ does it.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,10 @@ class MetaDatabase:
         """An existing table.  ``boot_id`` as the kernel names it.  A movable one may be handed from thread to
         thread: made ready in a worker, used on the loop.  Raises Unclean, Corrupt, NewerFormat."""
         return cls(Database.open(path, movable=movable), boot_id)
+
+    def on_damage(self, told: Callable[[str], None]) -> None:
+        """``told`` hears of damage to the file that is met while the table is used."""
+        self._db.on_damage = told
 
     def close(self) -> None:
         """Moves the whole log into the file.  No take or backfill may be under way."""

@@ -80,11 +80,11 @@ class TableView:
             self._connection = sqlite3.connect(
                 f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
+        except schema.UNREADABLE as error:
             raise Corrupt(f"{path}: {error}") from error
         try:
             schema.check_version(self._connection)
-        except sqlite3.DatabaseError as error:
+        except schema.UNREADABLE as error:
             self.close()
             raise Corrupt(f"{path}: {error}") from error
         except BaseException:
@@ -286,7 +286,7 @@ class TableView:
     def _all(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
         try:
             return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
+        except schema.UNREADABLE as error:
             raise Corrupt(f"{self.path}: {error}") from error
 
 
