@@ -42,7 +42,9 @@ _IDENTITIES = (
 
 _LOST = (
     f"SELECT {COLUMNS} FROM segment s JOIN chunk c ON c.segment = s.segment "
-    "WHERE s.missing IS NOT NULL AND length(s.missing) = s.k + s.m ORDER BY c.ino, c.idx, c.chunk LIMIT ?"
+    "WHERE s.missing IS NOT NULL AND length(s.missing) = s.k + s.m AND EXISTS "
+    "(SELECT 1 FROM map m WHERE m.ino = c.ino AND m.idx = c.idx AND m.chunk = c.chunk) "
+    "ORDER BY c.ino, c.idx, c.chunk LIMIT ?"
 )
 
 
@@ -118,7 +120,7 @@ class Segments:
         return [(row[0], ChunkId(row[1])) for row in self._db.all(_IDENTITIES, (limit,))]
 
     def lost_chunks(self, limit: int) -> list[Chunk]:
-        """Versions that lie nowhere (``Segment.nowhere``), by inode and index."""
+        """Live versions that lie nowhere (``Segment.nowhere``), by inode and index."""
         return [to_chunk(row) for row in self._db.all(_LOST, (limit,))]
 
     def missing_shards(self) -> list[tuple[SegmentNo, Segment]]:

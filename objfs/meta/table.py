@@ -314,7 +314,7 @@ class MetaDatabase:
         return self._segments.recent_identities(limit)
 
     def lost_chunks(self, limit: int) -> list[Chunk]:
-        """Versions that are lost for good, by inode and index."""
+        """Live versions that are lost for good, by inode and index."""
         return self._segments.lost_chunks(limit)
 
     def missing_shards(self) -> list[tuple[SegmentNo, Segment]]:
