@@ -95,6 +95,10 @@ class Life:
         """Until cancelled, where the service manager asked for it."""
         await self._notifier.run()
 
+    async def watch_loop(self) -> None:
+        """Until cancelled: measures how long the event loop keeps everybody waiting."""
+        await self._watch.run()
+
     # --- status ------------------------------------------------------------------------
 
     def status(self, engine: Engine) -> Status:

@@ -21,8 +21,8 @@ from itertools import islice
 import trio
 
 from objfs.errors import ObjfsError
-from objfs.fs.ports import OPERATION, AtimeRule, FsSettings, Tables
-from objfs.model import NS, Attr, Clock, DirEntry, Ino, WriteGate
+from objfs.fs.ports import AtimeRule, FsSettings, Tables
+from objfs.model import DOING, NS, Attr, Clock, DirEntry, Ino, WriteGate
 
 DAY_NS = 86_400 * NS
 WRITE_INTERVAL_S = 5.0
@@ -86,7 +86,6 @@ class AccessTimes:
 
     async def run(self) -> None:
         """Writes what waits, until cancelled."""
-        OPERATION.set("atime")
         while True:
             await trio.sleep(WRITE_INTERVAL_S)
             await self.write_all()
@@ -99,6 +98,7 @@ class AccessTimes:
 
     def write_batch(self) -> None:
         """Oldest first."""
+        DOING.operation = "atime"
         times = list(islice(self._waiting.items(), BATCH))
         with suppress(ObjfsError):
             if self._gate.open:
