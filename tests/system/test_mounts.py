@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -108,17 +109,20 @@ def test_a_busy_mount_is_not_torn_away(station: Station, directory: Path) -> Non
     (directory / "open").write_bytes(b"still works")
 
 
+def helper_of(program: str, station: Station) -> tuple[str, dict[str, str]]:
+    """The script that mount(8) or umount(8) runs, and an environment in which it finds objfs."""
+    console = station.root / "objfs"
+    console.write_text('#!/bin/sh\nexec "$PYTHON" -m objfs "$@"\n')
+    console.chmod(0o755)
+    environment = {"OBJFS": str(console), "PYTHON": station.command()[0]}
+    script = str(REPOSITORY / "contrib" / f"{program}.fuse.objfs")
+    return script, station.full_environment() | environment
+
+
 def test_the_helper_of_mount(station: Station, directory: Path) -> None:
     """What mount(8) runs for ``mount -t fuse.objfs vol DIR`` with an fstab's options."""
-    program = station.root / "objfs"
-    program.write_text('#!/bin/sh\nexec "$PYTHON" -m objfs "$@"\n')
-    program.chmod(0o755)
-    script = str(REPOSITORY / "contrib" / "mount.fuse.objfs")
+    script, environment = helper_of("mount", station)
     helper = [script, VOLUME, str(directory), "-o", "rw,nofail,user,noatime"]
-    environment = station.full_environment() | {
-        "OBJFS": str(program),
-        "PYTHON": station.command()[0],
-    }
     station.mounted.append(directory)
     subprocess.run(helper, check=True, env=environment, timeout=60)
     assert os.path.ismount(directory)
@@ -126,6 +130,70 @@ def test_the_helper_of_mount(station: Station, directory: Path) -> None:
         subprocess.run([*helper[:-1], "remount,ro"], check=True, env=environment, timeout=60)
         with pytest.raises(OSError, match="Read-only"):
             (directory / "file").touch()
+
+
+def test_the_helper_of_umount_returns_when_all_is_in_the_buckets(
+    station: Station, directory: Path, places: list[Path]
+) -> None:
+    """What umount(8) runs for ``umount DIR``: the machine may be lost the moment it returns."""
+    script, environment = helper_of("umount", station)
+    station.mount(VOLUME, directory)
+    content = os.urandom(20_000_000)
+    (directory / "file").write_bytes(content)
+    pid = pid_of(station, directory)
+    subprocess.run([script, str(directory), "-t", "fuse.objfs"], check=True, env=environment, timeout=60)
+    assert wait_for_end(pid, 0)
+    station.forget(VOLUME)
+    station.attach(VOLUME, urls(places))
+    station.mount(VOLUME, directory)
+    assert (directory / "file").read_bytes() == content
+
+
+def test_the_helper_of_umount_leaves_a_busy_mount_and_lets_go_of_it_when_lazy(
+    station: Station, directory: Path
+) -> None:
+    script, environment = helper_of("umount", station)
+    station.mount(VOLUME, directory)
+    pid = pid_of(station, directory)
+    with (directory / "open").open("wb") as file:
+        refused = subprocess.run([script, str(directory)], capture_output=True, text=True, env=environment)
+        assert (refused.returncode, "busy" in refused.stderr) == (21, True)
+        file.write(b"still works")
+        file.flush()
+        lazy = subprocess.Popen([script, str(directory), "-l"], env=environment)
+        while os.path.ismount(directory):
+            assert lazy.poll() is None, "it waits for the program that has a file open"
+    assert lazy.wait(60) == 0
+    assert wait_for_end(pid, 0)
+
+
+@pytest.mark.skipif(shutil.which("findmnt") is None, reason="no findmnt")
+def test_the_helper_under_the_name_of_all_fuse_mounts_drains_ours_and_leaves_others_alone(
+    station: Station, directory: Path, tmp_path: Path
+) -> None:
+    """umount(8) runs ``umount.fuse`` for an absolute path without options of user space."""
+    script, environment = helper_of("umount", station)
+    (tmp_path / "umount.fuse").symlink_to(script)
+    station.mount(VOLUME, directory)
+    pid = pid_of(station, directory)
+    helper = tmp_path / "umount.fuse"
+    other = subprocess.run([helper, str(tmp_path)], capture_output=True, text=True, env=environment)
+    assert (other.returncode, other.stderr.startswith("umount: ")) == (32, True)
+    subprocess.run([helper, str(directory)], check=True, env=environment, timeout=60)
+    assert wait_for_end(pid, 0)
+
+
+def test_the_helper_of_umount_unmounts_what_no_process_of_this_home_answers_for(
+    station: Station, directory: Path, tmp_path: Path
+) -> None:
+    script, environment = helper_of("umount", station)
+    station.mount(VOLUME, directory)
+    pid = pid_of(station, directory)
+    stranger = environment | {"OBJFS_HOME": str(tmp_path / "stranger")}
+    done = subprocess.run([script, str(directory)], capture_output=True, text=True, env=stranger)
+    assert (done.returncode, "unmounted without waiting" in done.stderr) == (0, True)
+    assert not os.path.ismount(directory)
+    assert wait_for_end(pid, 30), "it drains by itself"
 
 
 def test_read_only_and_beside_a_writer(
