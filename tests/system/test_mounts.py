@@ -15,6 +15,8 @@ from tests.system.harness import REPOSITORY, VOLUME, Station, have_fuse, urls, w
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may remount")
+
 
 def pid_of(station: Station, word: str | Path) -> int:
     return int(station.status(word)["pid"])
@@ -126,10 +128,48 @@ def test_the_helper_of_mount(station: Station, directory: Path) -> None:
     station.mounted.append(directory)
     subprocess.run(helper, check=True, env=environment, timeout=60)
     assert os.path.ismount(directory)
-    if os.geteuid() == 0:
-        subprocess.run([*helper[:-1], "remount,ro"], check=True, env=environment, timeout=60)
-        with pytest.raises(OSError, match="Read-only"):
-            (directory / "file").touch()
+
+
+def remount(station: Station, directory: Path, options: str) -> subprocess.CompletedProcess[str]:
+    """What mount(8) runs for ``mount -o remount,OPTIONS DIR``."""
+    script, environment = helper_of("mount", station)
+    arguments = [script, VOLUME, str(directory), "-o", f"{options},remount,user_id=0,group_id=0"]
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=60)
+
+
+@needs_root
+def test_remounted_read_only_a_mount_keeps_its_lease_and_can_write_again(
+    station: Station, directory: Path
+) -> None:
+    station.mount(VOLUME, directory)
+    with (directory / "file").open("wb"):
+        assert remount(station, directory, "ro").returncode == 21, "busy: a file is open for writing"
+    (directory / "file").write_bytes(b"before")
+    assert remount(station, directory, "ro").returncode == 0
+    with pytest.raises(OSError, match="Read-only"):
+        (directory / "file").touch()
+    atime = (directory / "file").stat().st_atime_ns
+    assert (directory / "file").read_bytes() == b"before"
+    assert (directory / "file").stat().st_atime_ns == atime
+    status = station.status(directory)
+    assert (status["read_only"], status["epoch"] > 0) == (True, True)
+    assert "remounted read-only" in station.run("status", directory).stdout
+    assert remount(station, directory, "rw").returncode == 0
+    (directory / "file").write_bytes(b"after")
+    assert not station.status(directory)["read_only"]
+
+
+@needs_root
+@pytest.mark.parametrize("mode", ["ro", "follow"])
+def test_a_mount_that_holds_no_lease_is_not_made_writable(
+    station: Station, directory: Path, mode: str
+) -> None:
+    """The kernel took it for a writing one, and every write failed."""
+    station.mount(VOLUME, directory, "-o", mode)
+    done = remount(station, directory, "rw")
+    assert (done.returncode, "mount it for writing" in done.stderr) == (21, True)
+    assert remount(station, directory, "ro,noexec").returncode == 0
+    assert os.statvfs(directory).f_flag & (os.ST_RDONLY | os.ST_NOEXEC) == os.ST_RDONLY | os.ST_NOEXEC
 
 
 def test_the_helper_of_umount_returns_when_all_is_in_the_buckets(
