@@ -29,6 +29,7 @@ from objfs.fs import FileSystem, FsSettings
 from objfs.fuse.operations import Operations
 from objfs.meta import SCHEMA_VERSION
 from objfs.model import ROOT, Clock, Ino, InodeTable, WriteGate
+from objfs.volume.bygone import BygoneStore
 from objfs.volume.checkpoint import Checkpointer, Parts
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.local import VolumeHome
@@ -84,6 +85,7 @@ class Engine:
         self.clock = clock
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate, lambda: volume.meta.changes)
         self._footprint = Footprint(volume.home, volume.meta, settings.cache_size)
+        self._bygone = BygoneStore(volume) if self.read_only else None
         self.cache = self._make_cache()
         self.reaper = self._make_reaper()
         self.pin = self._make_pin()
@@ -107,7 +109,7 @@ class Engine:
             self.header.chunk_size,
             volume.meta,
             self._log_sync,
-            volume.store,
+            self._bygone or volume.store,
             CacheSettings(cache_bytes=self.settings.cache_size, reserve_bytes=self.settings.cache_reserve),
             volume.gate,
             self.clock,
@@ -226,7 +228,10 @@ class Engine:
 
     @property
     def reason(self) -> str:
-        """Why nothing can be written; empty where it can, or where nobody asked for it."""
+        """Why nothing can be written; empty where it can, or where nobody asked for it.  Also why what a
+        mount that only reads shows is not kept any more."""
+        if self._bygone is not None and self._bygone.gone:
+            return self._bygone.gone
         return "" if self._asked_to_read else self.gate.reason or ""
 
     @property
