@@ -37,12 +37,15 @@ from objfs.volume.open import OpenOptions, OpenVolume, open_volume
 from objfs.volume.readers import PinHolder, new_pin
 from objfs.volume.reaper import Reaper, Retention
 from objfs.volume.settings import VolumeSettings
+from objfs.volume.spread import refresh_headers
 
 log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 60.0
 RELEASE_S = 10.0
+HEADERS_S = 600.0
+"""Between two looks at the headers: one request a bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +214,19 @@ class Engine:
             if self.checkpointer is not None and self.volume.lease is not None:
                 nursery.start_soon(self.checkpointer.run)
                 nursery.start_soon(self.volume.lease.run)
+                nursery.start_soon(self._renew_headers)
             if self.pin is not None:
                 nursery.start_soon(self.pin.run)
             nursery.start_soon(self._upkeep.run)
             nursery.start_soon(self.promises.run)
             task_status.started()
+
+    async def _renew_headers(self) -> None:
+        """Until cancelled, or until the volume is another machine's."""
+        while self.gate.open:
+            await trio.sleep(HEADERS_S)
+            if self.gate.open:
+                await refresh_headers(self.volume.buckets, self.volume.ring)
 
     @property
     def epoch(self) -> int:
