@@ -287,6 +287,21 @@ def test_a_mount_on_another_machine_is_refused(
     assert f"process {pid_of(station, directory)}" in said
 
 
+def test_a_copy_of_the_state_directory_is_refused_from_the_first_mount_after_attach_on(
+    tmp_path: Path, directory: Path, station: Station, places: list[Path]
+) -> None:
+    """The copy took the lease as its own, and the first mount lost it."""
+    with Station(tmp_path / "other") as other, Station(tmp_path / "copied") as copied:
+        other.attach(VOLUME, urls(places))
+        other.mount(VOLUME, directory)
+        left_out = shutil.ignore_patterns("control.sock")
+        shutil.copytree(other.home / VOLUME, copied.home / VOLUME, ignore=left_out)
+        (tmp_path / "second").mkdir()
+        assert "copy of" in refused(copied, 12, "mount", VOLUME, tmp_path / "second")
+        (directory / "file").write_bytes(b"still the writer")
+        other.umount(directory)
+
+
 def test_wrong_passphrase(station: Station, directory: Path, tmp_path: Path) -> None:
     (tmp_path / "wrong").write_text("not it")
     refused(station, 10, "mount", VOLUME, directory, "--passphrase-file", tmp_path / "wrong")
