@@ -127,7 +127,9 @@ class Life:
             upload_error=cache.last_error or "",
             checkpoint=checkpoint_status(engine),
             follow=engine.following.status() if engine.following is not None else {},
-            redundancy=judge(engine.header.code, engine.header.tolerance, buckets),
+            redundancy=judge(
+                engine.header.code, engine.header.tolerance, buckets, engine.table.waiting_segments()
+            ),
             buckets=buckets,
             cache=cache_status(engine),
             store=asdict(engine.volume.store.statistics()),

@@ -297,6 +297,7 @@ def test_a_copy_of_the_state_directory_is_refused_from_the_first_mount_after_att
         left_out = shutil.ignore_patterns("control.sock")
         shutil.copytree(other.home / VOLUME, copied.home / VOLUME, ignore=left_out)
         (tmp_path / "second").mkdir()
+        copied.mounted.append(tmp_path / "second")
         assert "copy of" in refused(copied, 12, "mount", VOLUME, tmp_path / "second")
         (directory / "file").write_bytes(b"still the writer")
         other.umount(directory)
