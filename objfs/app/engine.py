@@ -113,7 +113,11 @@ class Engine:
             volume.meta,
             self._log_sync,
             self._bygone or volume.store,
-            CacheSettings(cache_bytes=self.settings.cache_size, reserve_bytes=self.settings.cache_reserve),
+            CacheSettings(
+                cache_bytes=self.settings.cache_size,
+                reserve_bytes=self.settings.cache_reserve,
+                full_timeout_s=self.settings.full_timeout,
+            ),
             volume.gate,
             self.clock,
             extra=self._footprint.bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -30,3 +31,24 @@ def test_what_a_bucket_did_not_take_is_told_when_it_is_well_again(
     assert redundancy["waiting"] > 0
     assert "for repair" in redundancy["sentence"]
     assert "DEGRADED: " in station.run("status", directory).stdout
+
+
+def test_writing_into_a_full_cache_ends_in_time_while_all_buckets_are_away(
+    station: Station, directory: Path, places: list[Path]
+) -> None:
+    """The program hung for as long as they were, and not even a SIGKILL ended it."""
+    station.mount(VOLUME, directory, "-o", "cache_size=16MiB,full_timeout=2")
+    (directory / "before").write_bytes(b"kept")
+    station.run("flush", directory)
+    for place in places:
+        place.rename(place.with_suffix(".away"))
+    with pytest.raises(OSError, match="No space") as caught:
+        (directory / "file").write_bytes(os.urandom(40_000_000))
+    assert caught.value.errno == errno.ENOSPC
+    (directory / "file").unlink()
+    for place in places:
+        place.with_suffix(".away").rename(place)
+    station.umount(directory)
+    station.mount(VOLUME, directory)
+    assert [path.name for path in directory.iterdir()] == ["before"]
+    assert (directory / "before").read_bytes() == b"kept"
