@@ -144,8 +144,9 @@ class VolumeHome:
         return state
 
     def lock(self) -> Lock:
-        """Takes the lock.  Raises HeldElsewhere naming the process that has it, and where a copy of this
-        directory is in use on this machine."""
+        """Takes the lock, and draws a state id where there is none yet: what is written here later, and every
+        copy of it, has one.  Raises HeldElsewhere naming the process that has the lock, and where a copy of
+        this directory is in use on this machine; BadSetting."""
         descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,15 +154,24 @@ class VolumeHome:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise HeldElsewhere(f"volume {self.name} is in use here by process {holder or '?'}") from None
-        lock, state = Lock(descriptor), self.read_state()
-        if state is not None and not lock.claim(state):
+        lock = Lock(descriptor)
+        try:
+            self._claim(lock)
+        except BaseException:
             lock.release()
-            raise HeldElsewhere(
-                f"volume {self.name} is in use by a mount that runs on a copy of {self.path}; unmount it"
-            )
+            raise
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         return lock
+
+    def _claim(self, lock: Lock) -> None:
+        state = self.read_state()
+        if state is None and self.config_path.exists():
+            state = self.new_state(self.read_config().volume)
+        if state is not None and not lock.claim(state):
+            raise HeldElsewhere(
+                f"volume {self.name} is in use by a mount that runs on a copy of {self.path}; unmount it"
+            )
 
     def mark_clean(self) -> None:
         """Says that all of the local state is in the last published manifest."""
