@@ -246,6 +246,11 @@ class Segment:
     missing: frozenset[int] = frozenset()
     generation: int = 0
 
+    @property
+    def nowhere(self) -> bool:
+        """Whether no bucket has, or ever had, any shard: what lies in it is lost."""
+        return len(self.missing) == self.code.n
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -466,6 +471,11 @@ class SegmentPort(Protocol):
         """For each (segment, location, first_frame_index, last_frame_index) of a chunk the plain
         bytes of these frames (indices within the chunk, inclusive).  Neighbouring ranges of one
         shard are fetched with one request.  Raises NotEnoughShards, BucketError."""
+        ...
+
+    def nowhere(self, size: int) -> tuple[Segment, Location]:
+        """A place without any shard, for a chunk of ``size`` bytes that is lost: reading there raises
+        NotEnoughShards.  The location names segment 0."""
         ...
 
     def identify(self, data: bytes) -> bytes:

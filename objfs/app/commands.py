@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
 from objfs.app.control import Command, Report
 from objfs.app.engine import Engine
+from objfs.app.fsck import fsck_running
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
 from objfs.app.wire import Message, text
@@ -40,6 +41,7 @@ class Commands:
             "umount": self.umount,
             "remount": self.remount,
             "info": self.info,
+            "fsck": self.fsck,
             "log-level": self.log_level,
         }
 
@@ -47,7 +49,7 @@ class Commands:
         return {"directory": str(self._life.directory), "state": self._life.state, "pid": os.getpid()}
 
     async def status(self, _request: Message, _report: Report) -> Message:
-        return self._life.status(self._engine).to_json()
+        return self._life.status(self._engine, await self._engine.losses.status()).to_json()
 
     async def flush(self, request: Message, report: Report) -> Message:
         async with self._progress(report):
@@ -95,6 +97,11 @@ class Commands:
             raise UsageError("the request lacks an inode number")
         return await inspect_file(self._engine.table, Ino(number))
 
+    async def fsck(self, request: Message, report: Report) -> Message:
+        notes = [""]
+        async with self._telling(report, lambda: {"note": notes[-1]}):
+            return await fsck_running(self._engine, data=request.get("data") is True, note=notes.append)
+
     async def log_level(self, request: Message, _report: Report) -> Message:
         level = logging.getLevelNamesMapping().get(text(request, "level").upper())
         if level is None:
@@ -103,13 +110,17 @@ class Commands:
         log.info("log level set level=%s", request["level"])
         return {}
 
-    @asynccontextmanager
-    async def _progress(self, report: Report) -> AsyncIterator[None]:
+    def _progress(self, report: Report) -> AbstractAsyncContextManager[None]:
         """Says how much is left while the body runs."""
+        return self._telling(report, lambda: {"left_bytes": self._engine.left_bytes})
+
+    @asynccontextmanager
+    async def _telling(self, report: Report, progress: Callable[[], Message]) -> AsyncIterator[None]:
+        """Says it again and again while the body runs."""
 
         async def tell() -> None:
             while True:
-                await report({"left_bytes": self._engine.left_bytes})
+                await report(progress())
                 await trio.sleep(PROGRESS_S)
 
         async with trio.open_nursery() as nursery:

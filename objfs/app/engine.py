@@ -18,6 +18,7 @@ from objfs.app.buckets import OpenBucket, opened
 from objfs.app.clock import SystemClock
 from objfs.app.follow import Following
 from objfs.app.footprint import Footprint, log_limit
+from objfs.app.losses import Losses
 from objfs.app.options import MountOptions
 from objfs.app.promises import Promises
 from objfs.app.room import Room
@@ -90,6 +91,9 @@ class Engine:
         self._footprint = Footprint(volume.home, volume.meta, settings.cache_size)
         self._bygone = BygoneStore(volume) if self.read_only else None
         self.cache = self._make_cache()
+        volume.meta.on_damage(volume.gate.close)
+        self.losses = Losses(volume.meta)
+        self.cache.on_loss(self.losses.note)
         self.reaper = self._make_reaper()
         self.pin = self._make_pin()
         self._mutations = MutationGate(volume.gate)
@@ -223,6 +227,7 @@ class Engine:
                 nursery.start_soon(self.pin.run)
             nursery.start_soon(self._upkeep.run)
             nursery.start_soon(self.promises.run)
+            nursery.start_soon(self.losses.run)
             task_status.started()
 
     async def _renew_headers(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from objfs.app.status import Status, judge, resident_bytes
 from objfs.app.systemd import Notifier
 from objfs.app.watch import LoopWatch
 from objfs.errors import MountError, NotMounted
+from objfs.volume.fields import JSON
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +107,8 @@ class Life:
 
     # --- status ------------------------------------------------------------------------
 
-    def status(self, engine: Engine) -> Status:
-        """The document for ``objfs status``."""
+    def status(self, engine: Engine, lost: Sequence[JSON]) -> Status:
+        """The document for ``objfs status``; ``lost`` are chunks of files that cannot be read any more."""
         cache, lag = engine.cache.statistics(), self._watch.lag
         inodes, content = engine.table.count()
         buckets = bucket_status(engine)
@@ -129,6 +131,7 @@ class Life:
             oldest_dirty_s=cache.oldest_dirty_age_s,
             uploading_bytes=cache.uploading,
             upload_error=cache.last_error or "",
+            lost=tuple(lost),
             checkpoint=checkpoint_status(engine),
             follow=engine.following.status() if engine.following is not None else {},
             redundancy=judge(

@@ -83,6 +83,8 @@ class Status:
     oldest_dirty_s: float
     uploading_bytes: int
     upload_error: str
+    lost: tuple[JSON, ...]
+    """Chunks that were written here and can never be read again: path, inode, offset and length."""
     checkpoint: dict[str, JSON]
     follow: dict[str, JSON]
     """How a mount goes on to newer moments; empty where it does not."""

@@ -20,6 +20,7 @@ from objfs.cache.durability import Durability
 from objfs.cache.entry import Entry, State, visible_length
 from objfs.cache.fetch import FrameFetcher, FrameRun
 from objfs.cache.ledger import CleanLog
+from objfs.cache.loss import Loss, Losses
 from objfs.cache.prefetch import Scout
 from objfs.cache.reader import Reader
 from objfs.cache.recovery import Recovery, RecoveryReport, boot_id
@@ -71,8 +72,9 @@ class ChunkCache:
         self._fetcher = FrameFetcher(store, table, self._shelf, self._space)
         self._scout = Scout(self._shelf, self._space, table, self._fetcher, settings, chunk_size)
         self._reader = Reader(self._shelf, table, self._fetcher, self._scout)
+        self._losses = Losses(self._files, self._reader, table, chunk_size)
         self._writeback = Writeback(
-            self._shelf, self._space, self._reader, table, store, settings, gate, clock
+            self._shelf, self._space, self._reader, self._losses, table, store, settings, gate, clock
         )
         self._durability = Durability(self._shelf, self._files, table, log, settings, gate)
         self._space.on_pressure = self._writeback.kick
@@ -102,8 +104,8 @@ class ChunkCache:
 
         The bytes are in the page cache on return.  A version that is begun over another must name it as
         base even where the write covers all of it: until the new bytes are on the disk, a power cut
-        falls back to the old ones (I1).  Raises NoSpace (the host's disk is full),
-        ObjfsError (not writable, beyond the chunk, local disk failure).
+        falls back to the old ones (I1).  Raises NoSpace (the host's disk is full), Corrupt (over a part of
+        what is lost), ObjfsError (not writable, beyond the chunk, local disk failure).
         """
         end = offset + len(data)
         if end > self._chunk_size or not data:
@@ -113,6 +115,7 @@ class ChunkCache:
         if not self.writable(chunk):
             raise ObjfsError(f"chunk {chunk.chunk:x} is frozen or stored: begin a new version over it")
         entry = self._shelf.track(chunk, self._clock.monotonic())
+        self._losses.check_write(chunk, entry, offset, end)
         grown = max(0, end - visible_length(chunk, entry))
         self._shelf.write(entry, offset, data, self._clock.monotonic())
         if end == self._chunk_size:
@@ -255,6 +258,10 @@ class ChunkCache:
             return None
         self._files.close_file(chunk)
         return entry
+
+    def on_loss(self, told: Callable[[Loss], None]) -> None:
+        """``told`` hears of every chunk that is lost for good: its dirty bytes are gone from here."""
+        self._losses.on_loss = told
 
     def statistics(self) -> CacheStatistics:
         shelf = self._shelf

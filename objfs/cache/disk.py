@@ -41,10 +41,10 @@ class VersionFiles:
         self._made: set[int] = set()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A file that is synced survives a power cut only if the directories above it do.
-        _sync_directory(directory.parent)
+        sync_directory(directory.parent)
 
     def path(self, chunk: ChunkId) -> Path:
-        return self.directory / f"{chunk >> 8 & 0xFF:02x}" / f"{chunk:016x}"
+        return version_path(self.directory, chunk)
 
     def _descriptor(self, chunk: ChunkId, *, create: bool = False) -> int:
         known = self._open.get(chunk)
@@ -68,6 +68,14 @@ class VersionFiles:
         while done < len(data):
             done += os.pwrite(descriptor, view[done:], offset + done)
 
+    def check_length(self, chunk: ChunkId, length: int) -> None:
+        """Raises OSError when a version's file is gone, or shorter than it was."""
+        found = os.fstat(self._descriptor(chunk))
+        if not found.st_nlink or found.st_size < length:
+            raise OSError(
+                errno.EIO, f"was removed, or cut to {found.st_size} of {length} bytes", self.path(chunk).name
+            )
+
     def read_nowait(self, chunk: ChunkId, offset: int, length: int) -> bytes | None:
         """The bytes if all of them are in the page cache, else None.  Raises OSError."""
         if len(self._scratch) < length:
@@ -88,16 +96,7 @@ class VersionFiles:
     def read(self, chunk: ChunkId, offset: int, length: int) -> bytes:
         """The bytes, from the disk if need be; for worker threads.  Raises OSError (EIO when the
         file is shorter than it should be)."""
-        descriptor = os.open(self.path(chunk), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.pread(descriptor, length, offset)
-        finally:
-            os.close(descriptor)
-        if len(data) != length:
-            raise OSError(
-                errno.EIO, f"holds {len(data)} of {length} bytes at {offset}", self.path(chunk).name
-            )
-        return data
+        return read_at(self.path(chunk), offset, length)
 
     def remove(self, chunk: ChunkId) -> None:
         """Removes a version's file; one that is not there is fine."""
@@ -116,12 +115,7 @@ class VersionFiles:
 
     def walk(self) -> Iterator[tuple[os.DirEntry[str], ChunkId | None]]:
         """All files below the directory with the version each belongs to (None: not one of ours)."""
-        for folder in sorted(self.directory.iterdir()):
-            if folder.is_dir():
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        mine = _NAME.fullmatch(entry.name) is not None and entry.name[-4:-2] == folder.name
-                        yield entry, ChunkId(int(entry.name, 16)) if mine else None
+        return walk_versions(self.directory)
 
     def disk_bytes(self, chunk: ChunkId) -> int:
         """What a version's file takes on the disk; 0 when there is none."""
@@ -137,6 +131,19 @@ class VersionFiles:
 
     # --- for worker threads ---
 
+    def length(self, chunk: ChunkId) -> int:
+        """Of a version's file in bytes; 0 where there is none."""
+        return length_of(self.directory, chunk)
+
+    def put_back(self, chunk: ChunkId, offset: int, data: bytes) -> None:
+        """Bytes of a version whose file may be gone.  Raises OSError."""
+        self.path(chunk).parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(self.path(chunk), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, data, offset)
+        finally:
+            os.close(descriptor)
+
     def unlink_files(self, chunks: Iterable[ChunkId]) -> None:
         """Removes versions' files; those that are not there are fine.  May wait for the disk's journal."""
         for chunk in chunks:
@@ -144,6 +151,10 @@ class VersionFiles:
                 self.path(chunk).unlink()
             except FileNotFoundError:
                 log.debug("chunk=%x has no file", chunk)
+
+    def absent(self, chunks: Iterable[ChunkId]) -> list[ChunkId]:
+        """Those that have no file."""
+        return [chunk for chunk in chunks if not self.path(chunk).exists()]
 
     def sync_files(self, chunks: Iterable[ChunkId]) -> None:
         """Waits until the files' data are on the disk.  Files removed meanwhile are skipped."""
@@ -161,7 +172,7 @@ class VersionFiles:
         """Waits until the names of these versions' files are on the disk."""
         folders = {self.path(chunk).parent for chunk in chunks}
         for folder in [*sorted(folders), self.directory]:
-            _sync_directory(folder)
+            sync_directory(folder)
 
     def sync_everything(self) -> None:
         """Waits until all of the cache's file system is on the disk: cheaper than very many files."""
@@ -188,7 +199,43 @@ class VersionFiles:
                 os.close(descriptor)
 
 
-def _sync_directory(folder: Path) -> None:
+def version_path(directory: Path, chunk: ChunkId) -> Path:
+    """Where a version's file is."""
+    return directory / f"{chunk >> 8 & 0xFF:02x}" / f"{chunk:016x}"
+
+
+def length_of(directory: Path, chunk: ChunkId) -> int:
+    """Of a version's file in bytes; 0 where there is none."""
+    try:
+        return version_path(directory, chunk).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def walk_versions(directory: Path) -> Iterator[tuple[os.DirEntry[str], ChunkId | None]]:
+    """See ``VersionFiles.walk``."""
+    for folder in sorted(directory.iterdir()):
+        if folder.is_dir():
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    mine = _NAME.fullmatch(entry.name) is not None and entry.name[-4:-2] == folder.name
+                    yield entry, ChunkId(int(entry.name, 16)) if mine else None
+
+
+def read_at(path: Path, offset: int, length: int) -> bytes:
+    """Raises OSError (EIO when the file is shorter than it should be)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+    if len(data) != length:
+        raise OSError(errno.EIO, f"holds {len(data)} of {length} bytes at {offset}", path.name)
+    return data
+
+
+def sync_directory(folder: Path) -> None:
+    """Waits until the names in a directory are on the disk; one that is not there is fine."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

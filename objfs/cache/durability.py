@@ -235,13 +235,19 @@ class Durability:
         names = [entry.chunk for entry in entries]
         new = [entry.chunk for entry in entries if entry.new_file]
         failures: list[OSError] = []
+        absent: list[ChunkId] = []
+
+        def sync_part(part: Sequence[ChunkId]) -> None:
+            self._files.sync_files(part)
+            absent.extend(self._files.absent(part))
+
         if everything is not None:
             await self._in_thread(everything, failures)
         else:
             async with trio.open_nursery() as nursery:
                 for at in range(min(_THREADS, len(names))):
                     part = names[at::_THREADS]
-                    nursery.start_soon(self._in_thread, partial(self._files.sync_files, part), failures)
+                    nursery.start_soon(self._in_thread, partial(sync_part, part), failures)
             if new:
                 await self._in_thread(partial(self._files.sync_directories, new), failures)
         if failures:
@@ -251,6 +257,8 @@ class Durability:
             raise ObjfsError(reason) from failures[0]
         for entry in entries:
             entry.new_file = False
+            if entry.chunk in absent and self._shelf.unplaced.get(entry.chunk) is entry and entry.unsynced:
+                raise Corrupt(f"the cache file of chunk {entry.chunk:x} (not uploaded yet) is gone")
 
     async def _in_thread(self, sync: Callable[[], None], failures: list[OSError]) -> None:
         try:

@@ -180,6 +180,10 @@ class Reader:
             self.hits += 1
         return bytes(out)
 
+    async def read_piece(self, row: Chunk, piece: Piece) -> bytes:
+        """The bytes of one piece of a plan.  Raises OSError, NotEnoughShards, BucketError, Corrupt."""
+        return await self._assemble([piece], row, piece.start, piece.end - piece.start, ahead=False)
+
     def _lost_file(self, pieces: list[Piece], error: OSError) -> None:
         """A version's file cannot be read: clean bytes are fetched again, dirty ones are lost."""
         for piece in pieces:

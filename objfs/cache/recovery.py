@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -112,14 +113,16 @@ class Recovery:
         entry = self._shelf.track(row, self._clock.monotonic())
         sound = RangeSet()
         ranges = self._table.dirty_ranges(row.chunk)
-        if any(not self._of_this_boot(one) for one in ranges):
+        lacks = self._lacks_bytes(row.chunk, ranges)
+        if not lacks and any(not self._of_this_boot(one) for one in ranges):
             self._foreign.append(entry)
         for one in reversed(ranges):
             end = one.offset + one.length
             if self._is_sound(one, sound):
                 sound.add(one.offset, end)
             elif one.data is not None:
-                self._write_inline(one, sound)
+                if not lacks:
+                    self._write_inline(one, sound)
                 sound.add(one.offset, end)
             else:
                 self._lose(row.ino, one)
@@ -128,6 +131,15 @@ class Recovery:
             elif not one.synced:
                 entry.unsynced.add(one.offset, end)
         self._fill_entry(entry, sound)
+
+    def _lacks_bytes(self, chunk: ChunkId, ranges: Sequence[DirtyRange]) -> bool:
+        """Whether its file was removed or cut, which no crash does: then nothing is put into it, because
+        holes would read as zeros, and its rows stay until the uploader has judged what is lost."""
+        end = self._files.length(chunk)
+        return any(
+            one.data is None and one.offset + one.length > end and (one.synced or self._of_this_boot(one))
+            for one in ranges
+        )
 
     def _lose(self, ino: Ino, one: DirtyRange) -> None:
         """A range is gone.  Below the file's size of then older bytes show, or zeros that were there before;

@@ -52,8 +52,11 @@ class Shelf:
         return entry
 
     def write(self, entry: Entry, offset: int, data: bytes, now: float) -> None:
-        """Puts ``data`` into the version's file.  Raises NoSpace when the host's disk is full."""
+        """Puts ``data`` into the version's file.  Raises NoSpace when the host's disk is full, ObjfsError
+        when the file is not what it was: a new one would show zeros for what is lost."""
         try:
+            if entry.present:
+                self.files.check_length(entry.chunk, entry.present.end)
             self.files.write(entry.chunk, offset, data)
         except OSError as error:
             kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else ObjfsError

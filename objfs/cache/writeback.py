@@ -19,6 +19,7 @@ import trio
 from objfs.cache.cut import Cut
 from objfs.cache.dedup import DedupIndex
 from objfs.cache.entry import Entry, State, visible_length
+from objfs.cache.loss import Loss, Losses
 from objfs.cache.reader import Reader
 from objfs.cache.settings import CacheSettings
 from objfs.cache.shelf import Shelf
@@ -65,6 +66,7 @@ class Writeback:
         shelf: Shelf,
         space: Space,
         reader: Reader,
+        losses: Losses,
         table: ChunkTable,
         store: SegmentPort,
         settings: CacheSettings,
@@ -74,6 +76,7 @@ class Writeback:
         self._shelf = shelf
         self._space = space
         self._reader = reader
+        self._losses = losses
         self._table = table
         self._store = store
         self._settings = settings
@@ -265,7 +268,8 @@ class Writeback:
             try:
                 data = await self._whole(entry)
             except (ObjfsError, OSError) as error:
-                self._cannot_complete(entry, error)
+                if not await self._lost(entry):
+                    self._cannot_complete(entry, error)
                 continue
             row = entry.row
             if row is not None:
@@ -291,6 +295,39 @@ class Writeback:
         length = max(1, visible_length(row, entry))
         data = self._reader.read_nowait(row, 0, length)
         return data if data is not None else await self._reader.read(row, 0, length, ahead=False)
+
+    async def _lost(self, entry: Entry) -> bool:
+        """Whether a version was given up, because it can never be whole: nobody waits for it any longer."""
+        try:
+            loss = await self._losses.look(entry)
+        except (ObjfsError, OSError) as error:
+            log.warning("what is left of chunk=%x cannot be kept yet: %s", entry.chunk, error)
+            return False
+        if loss is None or not self._gate.open:
+            return False
+        if not self._unwanted(entry):
+            self._give_up(entry, loss)
+        return True
+
+    def _give_up(self, entry: Entry, loss: Loss) -> None:
+        """It is placed where nothing is: reading is an error from now on, here and after a recovery."""
+        segment, location = self._store.nowhere(loss.length)
+        with self._table.transaction():
+            number = self._table.place(segment, [])
+            assert number is not None
+            placed = Placed(entry.chunk, _numbered(location, number))
+            self._table.place(None, [placed])
+        if entry.present:  # else it only shows what was lost before
+            self._losses.tell(loss)
+        self._remember_stored(entry, placed, segment)
+        self._tell_cuts(entry, placed, segment)
+        self._shelf.drop(entry)
+
+    def _remember_stored(self, entry: Entry, placed: Placed, segment: Segment) -> None:
+        """For versions of a cut that lie over it, should its row go."""
+        if entry.chunk in self._cut_bases and entry.row is not None:
+            stored = replace(entry.row, state=ChunkState.STORED, location=placed.location, base=None)
+            self._reader.known_rows[entry.chunk] = (stored, segment)
 
     def _cannot_complete(self, entry: Entry, error: Exception) -> None:
         entry.failures += 1
@@ -357,12 +394,9 @@ class Writeback:
     def _finish(self, whole: _Whole, placed: Placed, segment: Segment) -> None:
         """The version is stored: its file is complete and clean, and whoever waits hears of it."""
         entry = whole.entry
-        row = entry.row
-        if self._shelf.entries.get(entry.chunk) is not entry or row is None:
+        if self._shelf.entries.get(entry.chunk) is not entry or entry.row is None:
             return
-        if entry.chunk in self._cut_bases:
-            stored = replace(row, state=ChunkState.STORED, location=placed.location, base=None)
-            self._reader.known_rows[entry.chunk] = (stored, segment)
+        self._remember_stored(entry, placed, segment)
         self._shelf.settle(entry)
         self._fill(entry, whole.item.data)
         self._tell_cuts(entry, placed, segment)

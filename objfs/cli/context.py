@@ -103,6 +103,19 @@ def drain_progress(label: str) -> Iterator[Callable[[Mapping[str, JSON]], None]]
         yield update
 
 
+def notes() -> Callable[[str], None]:
+    """Says what a long command is at, each thing once; silent without a terminal."""
+    last = ""
+
+    def note(text: str) -> None:
+        nonlocal last
+        if text and text != last and sys.stderr.isatty():
+            say(text)
+        last = text
+
+    return note
+
+
 _UNITS: dict[str, int] = {"": 1, "B": 1} | {
     letter + suffix: base**power
     for power, letter in enumerate("KMGT", 1)

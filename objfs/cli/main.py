@@ -18,12 +18,15 @@ from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
 from objfs.cli.context import say
 from objfs.cli.flush import flush
+from objfs.cli.fsck import fsck
 from objfs.cli.info import info
 from objfs.cli.key import key
 from objfs.cli.log import log
 from objfs.cli.mkfs import mkfs
 from objfs.cli.mount import mount
 from objfs.cli.mount_helper import mount_helper
+from objfs.cli.recover import recover
+from objfs.cli.salvage import salvage
 from objfs.cli.status import status
 from objfs.cli.umount import umount
 from objfs.cli.umount_helper import umount_helper
@@ -44,10 +47,27 @@ def version() -> None:
     click.echo(f"objfs {objfs.__version__}")
 
 
-for _command in (mkfs, attach, mount, umount, status, flush, info, key, bucket, bench, log):
+_COMMANDS = (
+    mkfs,
+    attach,
+    mount,
+    umount,
+    status,
+    flush,
+    fsck,
+    recover,
+    salvage,
+    info,
+    key,
+    bucket,
+    bench,
+    log,
+    mount_helper,
+    umount_helper,
+)
+
+for _command in _COMMANDS:
     cli.add_command(_command)
-for _helper in (mount_helper, umount_helper):
-    cli.add_command(_helper)
 
 
 def main() -> None:

@@ -74,6 +74,7 @@ def describe(status: Fields) -> list[str]:
         head,
         f"state        {_state(status)}",
         f"safety       {_safety(status)}",
+        *_lost(status),
         f"redundancy   {_redundancy(status.object('redundancy'))}",
         f"checkpoint   {_checkpoint(status.object('checkpoint'))}",
         *_follow(status.object("follow")),
@@ -110,6 +111,15 @@ def _safety(status: Fields) -> str:
     text = f"{size(dirty)} not yet in the buckets, the oldest for {oldest}"
     error = status.text("upload_error", 8192)
     return f"{text}; the last upload failed: {error}" if error else text
+
+
+def _lost(status: Fields) -> list[str]:
+    """What no waiting brings back, a line for each chunk."""
+    return [
+        f"LOST         {one.text('path', 8192) or 'a file without a name'} (inode {one.integer('inode')}): "
+        f"{one.integer('length')} bytes from {one.integer('offset')} on read as an error"
+        for one in status.objects("lost", 1000)
+    ]
 
 
 def _redundancy(redundancy: Fields) -> str:

@@ -20,6 +20,7 @@ COLUMNS = (
     "c.chunk, c.ino, c.idx, c.state, c.base, c.base_size, "
     "c.segment, c.position, c.first_frame, c.size, c.frames, c.length, c.identity"
 )
+LOCATION_COLUMNS = "segment, position, first_frame, size, frames, length, identity"
 # A row of map is dead when a truncate that still goes on has taken it.
 _LIVE = (
     "NOT EXISTS (SELECT 1 FROM orphan o WHERE o.ino = m.ino AND o.keep_from >= 0 "
@@ -55,7 +56,7 @@ _STATES = {int(state): state for state in ChunkState}
 
 
 def from_location(location: Location, segment: SegmentNo) -> tuple[int | bytes | None, ...]:
-    """The values of segment, position, first_frame, size, frames, length, identity."""
+    """The values of ``LOCATION_COLUMNS``."""
     lengths = location.frames
     frames = struct.pack(f">{len(lengths)}I", *lengths) if len(lengths) != 1 else None
     length = lengths[0] if frames is None else None

@@ -87,10 +87,14 @@ class Database:
         row = connection.execute(
             "SELECT generation, uuid, chunk_size, next_ino, next_chunk, next_segment FROM volume"
         ).fetchone()
+        if row is None:
+            raise Corrupt(f"{path}: the row of the volume is gone; run objfs fsck --repair")
         self.generation, self.uuid, self.chunk_size = int(row[0]), bytes(row[1]), int(row[2])
         self._ino = Numbers("next_ino", row[3])
         self._chunk = Numbers("next_chunk", row[4])
         self._segment = Numbers("next_segment", row[5])
+        self.on_damage: Callable[[str], None] = lambda _reason: None
+        """Hears of damage that SQLite meets."""
         self.inodes, self.bytes = 0, 0
         self._before = (0, 0)
         self.recount()
@@ -125,8 +129,8 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
-        except sqlite3.Error as error:
-            raise Corrupt(f"{path}: {error}; recover the volume from its buckets") from error
+        except schema.UNREADABLE as error:
+            raise Corrupt(f"{path}: the inode table is damaged ({error}); run objfs fsck --repair") from error
 
     def close(self) -> None:
         """Rolls an open transaction back.  SQLite moves its log into the file and removes it."""
@@ -179,7 +183,11 @@ class Database:
         if name == "SQLITE_FULL":
             return NoSpace(f"{self.path}: no room on the disk of the inode table")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return Corrupt(f"{self.path}: the inode table is damaged ({error}); recover it from the buckets")
+            reason = (
+                f"{self.path}: the inode table is damaged ({error}); unmount, and run objfs fsck --repair"
+            )
+            self.on_damage(reason)
+            return Corrupt(reason)
         return ObjfsError(f"{self.path}: {name} {error}")
 
     # --- transactions ------------------------------------------------------------------
@@ -256,10 +264,18 @@ class Database:
         """Every version so far has a lower number."""
         return self._chunk.next
 
-    def skip_segments(self, beyond: int) -> None:
-        """No segment gets a number up to ``beyond``."""
+    def skip_past(self, *, ino: int = 0, chunk: int = 0, segment: int = 0) -> None:
+        """No inode, version or segment gets a number up to these."""
         with self:
-            self._segment.skip_to(self, beyond + 1)
+            self._ino.skip_to(self, ino + 1)
+            self._chunk.skip_to(self, chunk + 1)
+            self._segment.skip_to(self, segment + 1)
+
+    def set_generation(self, generation: int) -> None:
+        """After damage: the present one is at least the last that a row speaks of."""
+        with self:
+            self.run("UPDATE volume SET generation = ?", (generation,))
+            self.generation = generation
 
     def skip_numbers(self, gap: int) -> None:
         """Leaves a gap in all numbers: after a recovery the lost part of the history may have used them."""
@@ -302,6 +318,14 @@ def _sync_directory(path: Path) -> None:
 def settle(path: Path) -> None:
     """After a crash: brings the log into the file and closes both, so that the file alone is the table.
 
-    Raises Unclean (none there), Corrupt, NewerFormat.
+    Reads all of it, so that pages which are none any more are not taken for changes.  Raises Unclean (none
+    there), Corrupt, NewerFormat.
     """
-    Database.open(path).close()
+    database = Database.open(path)
+    try:
+        found = database.one("PRAGMA quick_check(1)")
+    finally:
+        database.close()
+    if found != ("ok",):
+        what = "" if found is None else f" ({found[0]})"
+        raise Corrupt(f"{path}: the inode table is damaged{what}; run objfs fsck --repair")

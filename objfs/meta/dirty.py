@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from objfs.errors import FileTooBig, StaleHandle
 from objfs.meta import held
-from objfs.meta.database import Database, Value
+from objfs.meta.database import Database, Row, Value
 from objfs.meta.inodes import Inodes
 from objfs.model import FILE_SIZE_MAX, NS, ChunkId, DirtyRange, Ino
 
@@ -28,12 +28,19 @@ _ADD = (
     "INSERT INTO local_dirty (chunk, seq, offset, length, boot, synced, checksum, data, size_before) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_RANGES = (
+RANGES = (
     "SELECT d.chunk, d.offset, d.length, d.checksum, d.synced, d.data, b.boot, d.size_before "
     "FROM local_dirty d LEFT JOIN local_boot b ON b.number = d.boot WHERE d.chunk = ? ORDER BY d.seq"
 )
 _FOREIGN = "SELECT 1 FROM local_dirty WHERE chunk = ? AND boot <> ? AND synced = 0 LIMIT 1"
 _ALL = 2**62
+
+
+def to_range(row: Row) -> DirtyRange:
+    """A row of ``RANGES``."""
+    chunk, offset, length, checksum, synced, data, boot, size_before = row
+    known = None if checksum is None else checksum % 2**64
+    return DirtyRange(chunk, offset, length, known, bool(synced), data, boot, size_before=size_before)
 
 
 class Dirty:
@@ -147,21 +154,7 @@ class Dirty:
 
     def ranges(self, chunk: ChunkId) -> list[DirtyRange]:
         """In the order they were written."""
-        return [
-            DirtyRange(
-                chunk,
-                offset,
-                length,
-                None if checksum is None else checksum % 2**64,
-                bool(synced),
-                data,
-                boot,
-                size_before=size_before,
-            )
-            for chunk, offset, length, checksum, synced, data, boot, size_before in self._db.all(
-                _RANGES, (chunk,)
-            )
-        ]
+        return [to_range(row) for row in self._db.all(RANGES, (chunk,))]
 
     def foreign_boot(self, chunk: ChunkId) -> bool:
         """Whether some range was written under another boot and was not synced."""

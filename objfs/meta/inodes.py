@@ -25,7 +25,8 @@ ATTR_COLUMNS = (
     "coalesce(a.s, i.btime_s), coalesce(a.ns, i.btime_ns), "
     "i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target, i.parent, i.held"
 )
-_GET = f"SELECT {ATTR_COLUMNS}, i.next_cookie FROM inode i LEFT JOIN atime a ON a.ino = i.ino WHERE i.ino = ?"
+GET = f"SELECT {ATTR_COLUMNS}, i.next_cookie FROM inode i LEFT JOIN atime a ON a.ino = i.ino WHERE i.ino = ?"
+"""A row of ``ATTR_COLUMNS`` and the offset of the next entry."""
 _INSERT = (
     "INSERT INTO inode (ino, born, mode, uid, gid, nlink, rdev, size, mtime_s, mtime_ns, ctime_s, ctime_ns, "
     "btime_s, btime_ns, parent, next_cookie, target) "
@@ -92,7 +93,7 @@ class Inodes:
         known = self._recent.get(ino)
         if known is not None:
             return known
-        row = self._db.one(_GET, (ino,))
+        row = self._db.one(GET, (ino,))
         if row is None:
             raise StaleHandle(f"inode {ino} is gone")
         return self._recent.keep(ino, (to_attr(row[:-1]), row[-1]))

@@ -24,7 +24,7 @@ from typing import Protocol
 from objfs.errors import Corrupt, ObjfsError, Unclean
 from objfs.meta.pages import PageSet, spooled
 from objfs.meta.schema import PAGE_SIZE
-from objfs.meta.sums import PageSums
+from objfs.meta.sums import PageSums, total_of
 
 MODULUS = 2**256
 _COPY_PAGES = 256
@@ -200,6 +200,22 @@ class Replica:
             if mine is None or mine[1] != image or number in suspect:
                 yield number, image
 
+    def is_image_of(self, database: Path) -> bool:
+        """Whether a closed database is the image, byte for byte.  Raises Unclean when it was not closed,
+        OSError."""
+        _check_closed(database)
+        with database.open("rb") as stream:
+            size = self.page_count * PAGE_SIZE
+            if os.fstat(stream.fileno()).st_size != size:
+                return False
+            blocks = range(0, size, _COPY_PAGES * PAGE_SIZE)
+            return all(self._same_block(stream.fileno(), at) for at in blocks)
+
+    def _same_block(self, database: int, at: int) -> bool:
+        length = min(_COPY_PAGES, self.page_count - at // PAGE_SIZE) * PAGE_SIZE
+        theirs = os.pread(database, length, at)
+        return theirs == os.pread(self._image, length, at).ljust(length, b"\0")
+
     def restore(self, database: Path) -> None:
         """Puts the image where the database was, atomically; nobody may have it open.  Raises OSError."""
         if self._state.digest is None or not self.page_count:
@@ -245,6 +261,37 @@ class Replica:
             os.fsync(stream.fileno())
         draft.replace(self._directory / "image.json")
         _sync_directory(self._directory)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFacts:
+    """What a look at a replica shows: the digest that it notes (None: an ``apply`` was interrupted), that of
+    its noted hashes (None: their number is wrong), and that of its pages as they are."""
+
+    page_count: int
+    noted: int | None
+    hashes: int | None
+    pages: int
+
+
+def inspect(directory: Path, hasher: Callable[[int, bytes], int]) -> ReplicaFacts:
+    """Reads all of a replica that nobody has open, and changes nothing.  Raises Corrupt, OSError."""
+    state = _load(directory / "image.json")
+    hashes = total_of(directory / "sums", state.page_count)
+    with (directory / "image").open("rb") as stream:
+        pages = sum(hasher(*page) for page in _walk(stream.fileno(), state.page_count)) % MODULUS
+    noted = None if hashes is None else hashes % MODULUS
+    return ReplicaFacts(state.page_count, state.digest, noted, pages)
+
+
+def different_pages(directory: Path, database: Path) -> list[int]:
+    """The numbers of the pages in which a closed database differs from the image: nobody in this process may
+    have it open.  Raises Corrupt, OSError."""
+    count = _load(directory / "image.json").page_count
+    with (directory / "image").open("rb") as image, database.open("rb") as other:
+        size = max(count, -(-os.fstat(other.fileno()).st_size // PAGE_SIZE))
+        pairs = zip(_walk(image.fileno(), size), _walk(other.fileno(), size), strict=True)
+        return [ours[0] for ours, theirs in pairs if ours != theirs]
 
 
 def _load(path: Path) -> _State:

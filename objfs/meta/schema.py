@@ -32,6 +32,8 @@ APPLICATION_ID = 0x6F626A66
 VERSION = 1
 PAGE_SIZE = 2048
 """Bytes.  Half of SQLite's default: see docs/design/decisions/0007-pages-of-2-kib.md."""
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises over a damaged file; the second where it cannot even say what is wrong."""
 LOCAL_TABLES = ("local_boot", "local_dirty", "local_freed")
 """What only this machine's cache directory gives a meaning; emptied after a recovery."""
 WHOLE = -1
@@ -312,7 +314,7 @@ def check_version(connection: sqlite3.Connection) -> int:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if application != APPLICATION_ID or version < 1:
-        raise Corrupt("this database is not an inode table; recover the volume from its buckets")
+        raise Corrupt("this database is not an inode table; run objfs fsck --repair")
     if version > VERSION:
         raise NewerFormat(
             f"the inode table has schema {version}, this objfs knows {VERSION}: use a newer objfs"

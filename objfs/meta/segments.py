@@ -18,9 +18,11 @@ from objfs.model import Chunk, ChunkId, Code, Placed, Segment, SegmentKind, Segm
 PLACED = 0
 CONDEMNED = 1
 
-_COLUMNS = "uuid, kind, key_id, k, m, length, cuts, placement, missing, generation"
-_INSERT = f"INSERT INTO segment (segment, {_COLUMNS}, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
-_GET = f"SELECT {_COLUMNS} FROM segment WHERE segment = ?"
+SEGMENT_COLUMNS = "uuid, kind, key_id, k, m, length, cuts, placement, missing, generation"
+_INSERT = (
+    f"INSERT INTO segment (segment, {SEGMENT_COLUMNS}, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
+)
+_GET = f"SELECT {SEGMENT_COLUMNS} FROM segment WHERE segment = ?"
 _UPDATE = "UPDATE segment SET placement = ?, missing = ?, generation = ? WHERE segment = ?"
 _IN_USE = "SELECT 1 FROM segment WHERE segment = ? AND state = 0"
 _STORE = (
@@ -30,11 +32,17 @@ _STORE = (
 )
 _UNUSED = "NOT EXISTS (SELECT 1 FROM chunk c WHERE c.segment = segment.segment)"
 _WITHOUT_CHUNKS = (
-    f"SELECT segment, {_COLUMNS} FROM segment WHERE state = 0 AND {_UNUSED} ORDER BY segment LIMIT ?"
+    f"SELECT segment, {SEGMENT_COLUMNS} FROM segment WHERE state = 0 AND {_UNUSED} ORDER BY segment LIMIT ?"
 )
 _IDENTITIES = (
     "SELECT c.identity, c.chunk FROM chunk c JOIN segment s ON s.segment = c.segment AND s.state = 0 "
     "WHERE c.state = 1 ORDER BY c.chunk DESC LIMIT ?"
+)
+
+
+_LOST = (
+    f"SELECT {COLUMNS} FROM segment s JOIN chunk c ON c.segment = s.segment "
+    "WHERE s.missing IS NOT NULL AND length(s.missing) = s.k + s.m ORDER BY c.ino, c.idx, c.chunk LIMIT ?"
 )
 
 
@@ -71,7 +79,7 @@ class Segments:
                         f"the manifest's patch calls segment {segment.uuid.hex()} number {number}, which is "
                         f"{known[0].hex()} in the table; recover from an older manifest"
                     )
-            self._db.skip_segments(max(segments, default=0))
+            self._db.skip_past(segment=max(segments, default=0))
             self._store(placed, None)
 
     def _store(self, placed: Iterable[Placed], new: SegmentNo | None) -> None:
@@ -88,7 +96,7 @@ class Segments:
                 self._db.run("DELETE FROM local_dirty WHERE chunk = ?", (item.chunk,))
 
     def _insert(self, number: SegmentNo, segment: Segment) -> SegmentNo:
-        self._db.run(_INSERT, (number, *_from_segment(segment)))
+        self._db.run(_INSERT, (number, *from_segment(segment)))
         return number
 
     # --- reading -----------------------------------------------------------------------
@@ -98,7 +106,7 @@ class Segments:
         row = self._db.one(_GET, (number,))
         if row is None:
             raise StoreError(f"segment {number} is not in the inode table")
-        return _to_segment(row)
+        return to_segment(row)
 
     def chunks_in(self, number: SegmentNo) -> list[Chunk]:
         """In order of position."""
@@ -109,10 +117,14 @@ class Segments:
         """Of stored versions, newest first: what deduplication starts with."""
         return [(row[0], ChunkId(row[1])) for row in self._db.all(_IDENTITIES, (limit,))]
 
+    def lost_chunks(self, limit: int) -> list[Chunk]:
+        """Versions that lie nowhere (``Segment.nowhere``), by inode and index."""
+        return [to_chunk(row) for row in self._db.all(_LOST, (limit,))]
+
     def missing_shards(self) -> list[tuple[SegmentNo, Segment]]:
         """Segments with shards that wait for repair."""
         return self._listed(
-            f"SELECT segment, {_COLUMNS} FROM segment WHERE missing IS NOT NULL ORDER BY segment"
+            f"SELECT segment, {SEGMENT_COLUMNS} FROM segment WHERE missing IS NOT NULL ORDER BY segment"
         )
 
     def waiting(self) -> tuple[int, int]:
@@ -144,9 +156,9 @@ class Segments:
     def condemned(self) -> list[tuple[SegmentNo, Segment, int]]:
         """With the sequence number of the manifest that condemned each."""
         rows = self._db.all(
-            f"SELECT segment, condemned_seq, {_COLUMNS} FROM segment WHERE state = 1 ORDER BY segment"
+            f"SELECT segment, condemned_seq, {SEGMENT_COLUMNS} FROM segment WHERE state = 1 ORDER BY segment"
         )
-        return [(row[0], _to_segment(row[2:]), row[1]) for row in rows]
+        return [(row[0], to_segment(row[2:]), row[1]) for row in rows]
 
     def drop(self, numbers: Sequence[SegmentNo]) -> list[Segment]:
         """Removes the rows of those without chunks; returns what they said."""
@@ -156,14 +168,15 @@ class Segments:
                 row = self._db.one(f"{_GET} AND {_UNUSED}", (number,))
                 if row is not None:
                     self._db.run("DELETE FROM segment WHERE segment = ?", (number,))
-                    dropped.append(_to_segment(row))
+                    dropped.append(to_segment(row))
         return dropped
 
     def _listed(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[SegmentNo, Segment]]:
-        return [(SegmentNo(row[0]), _to_segment(row[1:])) for row in self._db.all(sql, values)]
+        return [(SegmentNo(row[0]), to_segment(row[1:])) for row in self._db.all(sql, values)]
 
 
-def _from_segment(segment: Segment) -> tuple[Value, ...]:
+def from_segment(segment: Segment) -> tuple[Value, ...]:
+    """The values of ``SEGMENT_COLUMNS``."""
     code = segment.code
     return (
         segment.uuid,
@@ -179,7 +192,8 @@ def _from_segment(segment: Segment) -> tuple[Value, ...]:
     )
 
 
-def _to_segment(row: Row) -> Segment:
+def to_segment(row: Row) -> Segment:
+    """A row of ``SEGMENT_COLUMNS``."""
     uuid, kind, key_id, k, m, length, cuts, placement, missing, generation = row
     return Segment(
         uuid,

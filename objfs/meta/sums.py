@@ -53,15 +53,23 @@ class PageSums:
 
     def total(self, page_count: int) -> int | None:
         """The sum over all pages; None when the file has another length."""
-        if os.fstat(self._file).st_size != page_count * SUM_SIZE:
-            return None
-        total = 0
-        for start in range(0, page_count, _BATCH):
-            data = os.pread(self._file, _BATCH * SUM_SIZE, start * SUM_SIZE)
-            total += sum(
-                int.from_bytes(data[at : at + SUM_SIZE], "big") for at in range(0, len(data), SUM_SIZE)
-            )
-        return total
+        return _total(self._file, page_count)
 
     def sync(self) -> None:
         os.fdatasync(self._file)
+
+
+def total_of(path: Path, page_count: int) -> int | None:
+    """The same of a file that nobody has open.  Raises OSError."""
+    with path.open("rb") as stream:
+        return _total(stream.fileno(), page_count)
+
+
+def _total(descriptor: int, page_count: int) -> int | None:
+    if os.fstat(descriptor).st_size != page_count * SUM_SIZE:
+        return None
+    total = 0
+    for start in range(0, page_count, _BATCH):
+        data = os.pread(descriptor, _BATCH * SUM_SIZE, start * SUM_SIZE)
+        total += sum(int.from_bytes(data[at : at + SUM_SIZE], "big") for at in range(0, len(data), SUM_SIZE))
+    return total

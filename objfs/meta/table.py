@@ -8,7 +8,7 @@ does it.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from objfs.meta.dirty import Dirty
 from objfs.meta.entries import Entries
 from objfs.meta.inodes import Inodes
 from objfs.meta.rename import Renames
+from objfs.meta.repair import Repairs
 from objfs.meta.segments import Segments
 from objfs.meta.wal import PageLog
 from objfs.meta.xattrs import Xattrs
@@ -92,6 +93,10 @@ class MetaDatabase:
         """An existing table.  ``boot_id`` as the kernel names it.  A movable one may be handed from thread to
         thread: made ready in a worker, used on the loop.  Raises Unclean, Corrupt, NewerFormat."""
         return cls(Database.open(path, movable=movable), boot_id)
+
+    def on_damage(self, told: Callable[[str], None]) -> None:
+        """``told`` hears of damage to the file that is met while the table is used."""
+        self._db.on_damage = told
 
     def close(self) -> None:
         """Moves the whole log into the file.  No take or backfill may be under way."""
@@ -308,6 +313,10 @@ class MetaDatabase:
         """Of stored versions, newest first."""
         return self._segments.recent_identities(limit)
 
+    def lost_chunks(self, limit: int) -> list[Chunk]:
+        """Versions that are lost for good, by inode and index."""
+        return self._segments.lost_chunks(limit)
+
     def missing_shards(self) -> list[tuple[SegmentNo, Segment]]:
         """Segments that wait for repair, lowest number first."""
         return self._segments.missing_shards()
@@ -329,6 +338,10 @@ class MetaDatabase:
     def check(self) -> list[str]:
         """What is wrong in the table, a line each; empty is well.  Reads everything."""
         return check(self._db.connection) + check_counts(self._db)
+
+    def repairs(self, now_ns: int, key_id: int) -> Repairs:
+        """What mends it; ``key_id`` is that of the volume's current key."""
+        return Repairs(self._db, now_ns, key_id)
 
     def statistics(self) -> MetaStatistics:
         def number(sql: str) -> int:

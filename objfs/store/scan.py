@@ -2,13 +2,14 @@
 
 Owns how a segment's layout, placement and index are learned from the shards themselves: for
 rebuilding the map, for repair and for fsck.  Promises that only shards whose header is authentic
-and names this segment count.  Lists; never used on the way of a program's read.
+and names this segment count (``recognize`` reads one header and takes the other shards at their names and
+lengths).  Lists; never used on the way of a program's read.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from objfs.codec import DATA_OFFSET, KeyRing, Layout, open_header
@@ -34,16 +35,31 @@ class _Seen(NamedTuple):
     slot: Slot
 
 
+Listed = Mapping[Slot, Mapping[int, int]]
+"""What a listing shows of one segment: slot -> shard number -> bytes of the object."""
+
+
 async def find_segment(places: Places, ring: KeyRing, uuid: bytes) -> Found:
     """One LIST per bucket and one GET of 288 bytes per shard.
 
     Raises NotEnoughShards when fewer than k shards with a sound header answer.
     """
 
-    async def look(slot: Slot) -> list[_Seen]:
-        return await _look(places, ring, uuid, slot)
+    async def look(slot: Slot) -> dict[int, int]:
+        return await _list(places, uuid, slot)
 
-    seen = [one for many in await gather(look, [slot for slot, _ in places.items()]) for one in many]
+    slots = [slot for slot, _ in places.items()]
+    return await survey(places, ring, uuid, dict(zip(slots, await gather(look, slots), strict=True)))
+
+
+async def survey(places: Places, ring: KeyRing, uuid: bytes, listed: Listed) -> Found:
+    """The same after a listing.  Raises NotEnoughShards."""
+
+    async def header(item: tuple[Slot, int]) -> _Seen | None:
+        return await _header(places, ring, item[0], uuid, item[1])
+
+    shards = [(slot, shard) for slot, found in listed.items() for shard in found]
+    seen = [one for one in await gather(header, shards) if one is not None]
     # A re-encoded segment has a higher generation; its old shards may still lie about.
     for generation in sorted({one.layout.generation for one in seen}, reverse=True):
         same = [one for one in seen if one.layout.generation == generation]
@@ -56,22 +72,38 @@ async def find_segment(places: Places, ring: KeyRing, uuid: bytes) -> Found:
     )
 
 
-async def _look(places: Places, ring: KeyRing, uuid: bytes, slot: Slot) -> list[_Seen]:
+async def recognize(places: Places, ring: KeyRing, uuid: bytes, listed: Listed) -> Found:
+    """As ``survey``, but the first sound header speaks for all shards of the right length: one GET.
+
+    Raises NotEnoughShards.
+    """
+    for slot, shards in listed.items():
+        for shard in shards:
+            seen = await _header(places, ring, slot, uuid, shard)
+            if seen is None:
+                continue
+            slots = {
+                number: place
+                for place, found in sorted(listed.items(), reverse=True)
+                for number, size in found.items()
+                if number < seen.layout.code.n and size == seen.layout.object_size(number)
+            }
+            if len(slots) >= seen.layout.code.k:
+                return Found(_segment(seen.layout, slots), seen.layout)
+    raise NotEnoughShards(f"segment {uuid.hex()}: too few sound shards to read it; attach the other buckets")
+
+
+async def _list(places: Places, uuid: bytes, slot: Slot) -> dict[int, int]:
     """The shards of the segment in one bucket; a bucket that does not answer holds none."""
     bucket = places.bucket(slot)
     if bucket is None:
-        return []
+        return {}
     try:
         listed = await bucket.list(shard_prefix(uuid))
     except BucketError as error:
         log.warning("bucket not scanned bucket=%s segment=%s cause=%r", bucket.url, uuid.hex(), str(error))
-        return []
-    names = [name for info in listed if (name := parse_shard(info.key)) is not None]
-
-    async def header(shard: int) -> _Seen | None:
-        return await _header(places, ring, slot, uuid, shard)
-
-    return [one for one in await gather(header, [name.shard for name in names]) if one is not None]
+        return {}
+    return {name.shard: info.size for info in listed if (name := parse_shard(info.key)) is not None}
 
 
 async def _header(places: Places, ring: KeyRing, slot: Slot, uuid: bytes, shard: int) -> _Seen | None:

@@ -7,6 +7,7 @@ every byte returned by a read was authenticated.  Does not know files, tables or
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ import trio
 
 from objfs.backends.base import Bucket
 from objfs.codec import IndexEntry, KeyRing, Layout, identify, open_chunk_frames, read_index
+from objfs.codec.seal import FRAME_OVERHEAD
 from objfs.codec.segment import frame_span
 from objfs.errors import BucketError, Corrupt
 from objfs.model import (
@@ -28,6 +30,7 @@ from objfs.model import (
     Sealable,
     Segment,
     SegmentKind,
+    SegmentNo,
     Slot,
     WriteGate,
 )
@@ -40,7 +43,8 @@ from objfs.store.layout import UUID_SIZE, shard_name
 from objfs.store.placement import describe, place, tolerance
 from objfs.store.places import Places
 from objfs.store.ranges import Piece, Run, Span, pieces, runs
-from objfs.store.scan import Found, find_segment
+from objfs.store.restore import Restorer
+from objfs.store.scan import Found, Listed, find_segment, recognize
 from objfs.store.sealing import Sealed, seal_segment
 from objfs.store.upload import Placement, Uploader, UploadSettings
 from objfs.store.workers import Workers, gather
@@ -91,6 +95,7 @@ class SegmentStore:
         parts = (self._places, self.health, self._counters)
         self._uploader = Uploader(*parts, self._gate, chosen.upload)
         self._fetcher = Fetcher(Asker(*parts, self._workers, chosen.ask), *parts, self._workers)
+        self._restorer = Restorer(self._fetcher, self._places, self._gate, self._workers)
 
     # --- the volume changes ----------------------------------------------------------------
 
@@ -103,6 +108,14 @@ class SegmentStore:
     def identify(self, data: bytes) -> bytes:
         """The keyed identity of a chunk's plain bytes; 0.2 ms per MiB, where the caller is."""
         return identify(self._ring.current, data)
+
+    def nowhere(self, size: int) -> tuple[Segment, Location]:
+        """See the port."""
+        frames = tuple(min(FRAME_SIZE, size - at) + FRAME_OVERHEAD for at in range(0, size, FRAME_SIZE))
+        length, key = sum(frames), self._ring.current.key_id
+        code, slots, missing = Code(1, 0), (Slot(0),), frozenset({0})
+        segment = Segment(os.urandom(16), SegmentKind.DATA, key, code, length, (0, length), slots, missing)
+        return segment, Location(SegmentNo(0), 0, 0, frames, size, bytes(32))
 
     async def write_segment(self, chunks: Sequence[Sealable]) -> tuple[Segment, list[Placed]]:
         """Seals the chunks into one new segment and places it; see ``Uploader.place``.
@@ -202,15 +215,30 @@ class SegmentStore:
         """A segment as its shards describe it; see ``scan.find_segment``."""
         return await find_segment(self._places, self._ring, _parse_uuid(uuid_hex))
 
+    async def recognize(self, uuid: bytes, listed: Listed) -> Found:
+        """A segment of which a listing is at hand, by one header; see ``scan.recognize``."""
+        return await recognize(self._places, self._ring, uuid, listed)
+
     async def open_index(self, uuid_hex: str) -> tuple[Layout, list[IndexEntry]]:
         """Which chunks a segment holds, from its sealed index.  Raises NotEnoughShards, Corrupt."""
-        segment, layout = await self.find_segment(uuid_hex)
+        found = await self.find_segment(uuid_hex)
+        return found.layout, await self.read_index(found)
+
+    async def read_index(self, found: Found) -> list[IndexEntry]:
+        """The same of a segment that was found.  Raises NotEnoughShards, Corrupt."""
+        segment, layout = found
         if layout.index is None:
-            raise Corrupt(f"segment {uuid_hex} names no index")
+            raise Corrupt(f"segment {segment.uuid.hex()} names no index")
         ring, span = self._ring, Span(segment, layout.index.position, layout.index.frames)
         (sealed,) = await self._fetch(ring, [span])
         work = partial(read_index, ring.get(layout.key_id), layout)
-        return layout, await self._workers.read(layout.index.length, lambda: work(b"".join(sealed)))
+        return await self._workers.read(layout.index.length, lambda: work(b"".join(sealed)))
+
+    # --- repair ----------------------------------------------------------------------------
+
+    async def restore_shards(self, found: Found, shards: Collection[int]) -> set[int]:
+        """Puts shards again, byte for byte, where the segment says; see ``Restorer.restore``."""
+        return await self._restorer.restore(self._ring, found, shards)
 
     # --- for people ------------------------------------------------------------------------
 

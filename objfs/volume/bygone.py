@@ -34,6 +34,9 @@ class BygoneStore:
     def identify(self, data: bytes) -> bytes:
         return self._store.identify(data)
 
+    def nowhere(self, size: int) -> tuple[Segment, Location]:
+        return self._store.nowhere(size)
+
     async def read_chunks(self, wanted: Sequence[tuple[Segment, Location, int, int]]) -> list[bytes]:
         shown = self._volume.moment.manifest.sequence
         try:

@@ -13,20 +13,24 @@ import errno
 import fcntl
 import itertools
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
 import socket
+import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from objfs.errors import BadSetting, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
+from objfs.errors import BadSetting, Corrupt, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
 from objfs.volume.fields import JSON, Fields, canonical
 from objfs.volume.settings import VolumeSettings
+
+log = logging.getLogger(__name__)
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 TOML_FORMAT = 1
@@ -146,7 +150,8 @@ class VolumeHome:
     def lock(self) -> Lock:
         """Takes the lock, and draws a state id where there is none yet: what is written here later, and every
         copy of it, has one.  Raises HeldElsewhere naming the process that has the lock, and where a copy of
-        this directory is in use on this machine; BadSetting."""
+        this directory is in use on this machine; BadSetting.  A state id that cannot be read keeps nobody
+        out: who writes asks for it again, and fsck mends it."""
         descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,7 +170,11 @@ class VolumeHome:
         return lock
 
     def _claim(self, lock: Lock) -> None:
-        state = self.read_state()
+        try:
+            state = self.read_state()
+        except Corrupt as error:
+            log.warning("%s", error)
+            return
         if state is None and self.config_path.exists():
             state = self.new_state(self.read_config().volume)
         if state is not None and not lock.claim(state):
@@ -247,6 +256,14 @@ class VolumeHome:
     def _free_place(self, name: str) -> Path:
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         return next(path for path in map(self.path.joinpath, names) if not path.exists())
+
+    @contextmanager
+    def scratch(self, purpose: str) -> Iterator[Path]:
+        """A directory for the body, beside the contents.  What a killed process left is removed first."""
+        for old in self.path.glob(f"{purpose}-*"):
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=self.path) as made:
+            yield Path(made)
 
     def _contents(self) -> list[Path]:
         # checkpoint.json first: without it whatever else is left counts as nothing.  The mark of a mirror

@@ -28,6 +28,7 @@ from objfs.cache.recovery import boot_id
 from objfs.codec.identity import page_hash
 from objfs.codec.keys import KeyRing
 from objfs.errors import ForeignBucket, LeaseLost, Unclean
+from objfs.meta.database import settle
 from objfs.meta.pages import PageSet
 from objfs.meta.replica import Replica
 from objfs.meta.table import MetaDatabase
@@ -70,6 +71,8 @@ class Verdict(Enum):
     """The newest moment is ours, published just before a crash: bring the replica forward, go on."""
     BEHIND = "behind"
     """Another machine published since: set aside, recover."""
+    ROTTEN = "rotten"
+    """Nothing was changed since the newest moment, and yet the table is another one: recover."""
     AHEAD = "ahead"
     """The buckets are older than what was published from here."""
 
@@ -172,6 +175,14 @@ async def open_volume(
     gate = WriteGate()
     opening = _Opening(home, header, ring, voting, gate, clock, order, tell)
     return await opening.run(found, left_out)
+
+
+def holds_nothing(home: VolumeHome) -> bool:
+    """Whether nothing of the local contents can be anything that the buckets lack.  Raises Corrupt."""
+    holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
+    # Without checkpoint.json the table is what an interrupted recovery left.
+    unfinished = read_progress(home) is None or not home.database_path.exists()
+    return unfinished and not holds_data and not home.half_set_aside
 
 
 RELEASE_S = 30.0
@@ -331,9 +342,12 @@ class _Opening:
     # --- local state -----------------------------------------------------------------------
 
     async def _table(self, newest: Published, *, writes: bool) -> _Found:
-        clean = await trio.to_thread.run_sync(self._home.take_clean)
-        self._home.remove_followed()
         verdict = self._judge(newest)
+        if verdict is Verdict.SAME and not await self._is_sound(newest.manifest):
+            verdict = Verdict.ROTTEN
+        # The mark of what has rotted goes with it: until then a crash must not make changes of the damage.
+        clean = verdict is Verdict.ROTTEN or await trio.to_thread.run_sync(self._home.take_clean)
+        self._home.remove_followed()
         log.info(
             "local state verdict=%s clean=%s sequence=%d", verdict.value, clean, newest.manifest.sequence
         )
@@ -360,6 +374,31 @@ class _Opening:
                 await self._mirror(changed=carried is not None and len(carried.pages) > 0)
             undo.pop_all()
         return verdict, moment, replica, meta, carried
+
+    async def _is_sound(self, manifest: Manifest) -> bool:
+        """Whether a table that ended clean still is, byte for byte, what was published: what the disk has
+        changed since must not be served, and not be shipped with the next change of its page."""
+
+        def compare() -> bool:
+            if not self._home.clean_path.exists():
+                return True
+            with self._open_replica(manifest) as replica:
+                if replica.digest != manifest.digest:
+                    return True  # nothing to compare with; the replica is fetched again
+                try:
+                    return replica.is_image_of(self._home.database_path)
+                except Unclean:
+                    return True
+
+        if await trio.to_thread.run_sync(compare):
+            return True
+        told = (
+            f"{self._home.database_path} is not what it was when the volume was unmounted: the disk has "
+            "damaged it, and the inode table is recovered from the buckets"
+        )
+        log.error("%s", told)
+        self._tell(told)
+        return False
 
     async def _mirror(self, *, changed: bool) -> None:
         """A mount that reads leaves the local state as it is: is it all in the buckets?"""
@@ -411,25 +450,21 @@ class _Opening:
 
     async def _differences(self, replica: Replica) -> PageSet:
         """Pages that the table has beyond the replica."""
-        # Opening and closing moves what a crash left in the log into the file.
-        MetaDatabase.open(self._home.database_path, boot_id=self._options.boot).close()
         self._tell("comparing the inode table with its last checkpoint")
+        await trio.to_thread.run_sync(settle, self._home.database_path)
         return await trio.to_thread.run_sync(replica.diff, self._home.database_path)
 
     async def _clear(self, worthless: bool) -> None:
         """Makes room for a recovery; what may hold data that was never uploaded is kept."""
         home = self._home
-        holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
-        # Without checkpoint.json the table is what an interrupted recovery left.
-        unfinished = read_progress(home) is None or not home.database_path.exists()
-        if not home.half_set_aside and (worthless or (unfinished and not holds_data)):
+        if (worthless and not home.half_set_aside) or holds_nothing(home):
             await trio.to_thread.run_sync(home.remove_contents)
             return
         stamp = f"{self._clock.now_ns() // 1_000_000_000}"
         self._salvage = await trio.to_thread.run_sync(self._home.set_aside, stamp)
         told = (
             f"local state is not part of what the buckets hold and is kept at {self._salvage}: "
-            "files written here and never uploaded are only there"
+            "files written here and never uploaded are only there; objfs salvage copies them"
         )
         log.error("%s", told)
         self._tell(told)

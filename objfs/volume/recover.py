@@ -143,7 +143,7 @@ async def audited(table: MetaDatabase, manifest: Manifest) -> MetaDatabase:
         if findings:
             raise Corrupt(
                 f"{layout.manifest_name(manifest.sequence)}: the recovered table is damaged: {findings[0]} "
-                f"({len(findings)} findings); recover the moment before it with --force"
+                f"({len(findings)} findings); objfs fsck --repair mends it"
             )
     except BaseException:
         table.close()

@@ -189,6 +189,7 @@ class MemoryStore:
         self.reads: list[list[tuple[ChunkPosition, int, int]]] = []
         self.fetched_bytes = 0
         self.writes = 0
+        self.lost = 0
         self.asked = trio.Event()
         """Set by the first write."""
         self.written: list[list[Sealable]] = []
@@ -235,10 +236,19 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         answers = []
         for segment, where, first, last in wanted:
+            if segment.nowhere:
+                raise NotEnoughShards(f"segment {segment.uuid!r} is nowhere")
             frames = self.payloads[segment.uuid][where.first_frame + first : where.first_frame + last + 1]
             answers.append(b"".join(frames))
             self.fetched_bytes += len(answers[-1])
         return answers
+
+    def nowhere(self, size: int) -> tuple[Segment, Location]:
+        lengths = tuple(min(FRAME_SIZE, size - at) for at in range(0, size, FRAME_SIZE))
+        uuid = b"nowhere" + self.lost.to_bytes(9, "big")
+        self.lost += 1
+        segment = Segment(uuid, SegmentKind.DATA, 1, Code(1, 0), size, (0, size), (Slot(0),), frozenset({0}))
+        return segment, Location(SegmentNo(0), 0, 0, lengths, size, bytes(32))
 
     def identify(self, data: bytes) -> bytes:
         return hashlib.blake2b(data, digest_size=32).digest()

@@ -83,7 +83,7 @@ async def test_full_for_too_long_is_no_space(tmp_path: Path, autojump_clock: Moc
 
 async def test_a_slow_line_that_moves_is_not_a_full_cache(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The time counts from the last write that got in, be it somebody else's."""
-    rig = await full(tmp_path, replace(CAP, full_timeout_s=30))
+    rig = await full(tmp_path, replace(CAP, full_timeout_s=6))
 
     async def writer(number: int) -> None:
         await rig.cache.admit(256 * 1024)
@@ -93,7 +93,7 @@ async def test_a_slow_line_that_moves_is_not_a_full_cache(tmp_path: Path, autoju
         rig.store.write_s = 5
         for number in range(6):
             nursery.start_soon(writer, number)
-    assert trio.current_time() > 30
+    assert trio.current_time() > 6
 
 
 async def test_waiting_ends_when_the_gate_closes(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from objfs.app.status import Redundancy, Status
 from objfs.cli.status import describe
-from objfs.volume.fields import Fields
+from objfs.volume.fields import JSON, Fields
 
 MOUNTED = Status(
     volume="photos",
@@ -30,6 +30,7 @@ MOUNTED = Status(
     oldest_dirty_s=3.0,
     uploading_bytes=0,
     upload_error="",
+    lost=(),
     checkpoint={},
     follow={},
     redundancy=Redundancy("2+1", 1, (), "survives the loss of any one of 3 buckets"),
@@ -71,3 +72,10 @@ def test_what_can_no_longer_be_uploaded_is_to_be_copied(dirty: int, what: str) -
 
 def test_a_lost_lease_that_cost_nothing() -> None:
     assert line(replace(OVERTAKEN, safe=True), "safety").startswith("safe: ")
+
+
+def test_what_is_lost_is_named() -> None:
+    lost: JSON = {"path": "/a/b", "inode": 7, "offset": 65536, "length": 1000}
+    assert line(replace(MOUNTED, lost=(lost,)), "LOST") == (
+        "/a/b (inode 7): 1000 bytes from 65536 on read as an error"
+    )

@@ -22,7 +22,7 @@ from objfs.model import (
     NewInode,
     SegmentNo,
 )
-from tests.meta.contract import mkdir, mkfile, store, write
+from tests.meta.contract import mkfile, store, write
 from tests.meta.support import BOOT, CHUNK, make, placed, regular, segment
 
 
@@ -297,44 +297,6 @@ def test_statistics(table: MetaDatabase) -> None:
 
 
 # --- the audit -----------------------------------------------------------------------------
-
-DAMAGE = {
-    "root": "UPDATE inode SET mode = 33188 WHERE ino = 1",
-    "entry to nowhere": "UPDATE entry SET ino = 999 WHERE name = x'66'",
-    "entry in a file": "UPDATE entry SET parent = 4 WHERE name = x'66'",
-    "links": "UPDATE inode SET nlink = 5 WHERE ino = 4",
-    "directory links": "UPDATE inode SET nlink = 5 WHERE ino = 2",
-    "parent": "UPDATE inode SET parent = 1 WHERE ino = 3",
-    "loop": "UPDATE entry SET parent = 3 WHERE ino = 2",
-    "cookie": "UPDATE entry SET cookie = 2 WHERE ino = 4",
-    "next cookie": "UPDATE inode SET next_cookie = 3 WHERE ino = 1",
-    "lost orphan": "DELETE FROM orphan",
-    "orphan with a name": "INSERT INTO orphan VALUES (4, -1, 0)",
-    "refs": "UPDATE chunk SET refs = 7 WHERE chunk = 1",
-    "map to nowhere": "INSERT INTO map VALUES (4, 9, 999, 1)",
-    "map of a directory": "INSERT INTO map VALUES (2, 0, 1, 1)",
-    "base": "UPDATE chunk SET base = 2 WHERE chunk = 1",
-    "location": "UPDATE chunk SET size = NULL WHERE chunk = 1",
-    "segment": "UPDATE segment SET state = 1",
-    "dirty": "INSERT INTO local_dirty VALUES (1, 99, 0, 1, 1, 0, NULL, NULL, NULL)",
-    "died before birth": "INSERT INTO xattr_old VALUES (4, x'00', x'00', 1, 1)",
-    "next number": "UPDATE volume SET next_ino = 3",
-    "count": "UPDATE inode SET held = 12345 WHERE ino = 4",
-}
-
-
-@pytest.mark.parametrize("damage", list(DAMAGE))
-def test_the_audit_finds(table: MetaDatabase, damage: str) -> None:
-    inner = mkdir(table, mkdir(table, ROOT, b"d"), b"e")
-    ino = mkfile(table, ROOT, b"f")
-    assert (inner, ino) == (3, 4)
-    store(table, write(table, ino))
-    write(table, ino, 1)
-    mkfile(table, ROOT, b"g")
-    table.unlink(ROOT, b"g", 1)
-    assert table.check() == []
-    table._db.connection.execute(DAMAGE[damage])
-    assert len(table.check()) >= 1
 
 
 def test_a_damaged_file_is_told_as_such(table: MetaDatabase) -> None:

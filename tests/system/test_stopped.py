@@ -245,3 +245,35 @@ def test_stopped_inside_a_lease_renewal(hosts: Hosts) -> None:
         assert_it_ends(hosts, old, left=True)
     assert objects(hosts) == before
     assert_the_volume_is_the_new_hosts(hosts)
+
+
+def test_what_a_fenced_writer_could_not_publish_is_salvaged(hosts: Hosts) -> None:
+    """From the mount that lost its lease, after it has ended, and from where the next mount sets it aside."""
+    mount, late = hosts.old_mount, os.urandom(SEGMENT)
+    with stopping_mount(hosts.old, mount, "before", "put", OPTIONS) as old:
+        publish(mount / "kept", b"acknowledged")
+        (mount / "made").mkdir()
+        (mount / "made" / "late").write_bytes(late)
+        old.stop_at(layout.LEASE_PREFIX)
+        old.wait_until_stopped()
+        hosts.take_over()
+        old.go_on()
+        assert_it_gave_way(hosts, old)
+        assert_salvaged(hosts, "mounted", late, "--from", "current")
+        assert_it_ends(hosts, old, left=True)
+    assert_salvaged(hosts, "ended", late, "--from", "current")
+    assert_the_volume_is_the_new_hosts(hosts)
+    hosts.old.mount(VOLUME, mount)
+    assert not (mount / "made").exists()
+    assert_salvaged(hosts, "set aside", late)
+    hosts.old.umount(mount)
+    hosts.old.run("fsck", VOLUME)
+
+
+def assert_salvaged(hosts: Hosts, name: str, late: bytes, *options: str) -> None:
+    """What never reached the buckets comes out whole, and nothing else."""
+    out = hosts.root / name
+    said = hosts.old.run("salvage", VOLUME, out, *options).stdout
+    assert "1 files copied whole, 0 incomplete, 0 left out" in said
+    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*"))] == ["made", "made/late"]
+    assert (out / "made" / "late").read_bytes() == late

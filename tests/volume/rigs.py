@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import stat
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -53,6 +54,17 @@ class Cloud:
 
     def bucket(self, name: str) -> FaultyBucket:
         return FaultyBucket(self.memory.open(name))
+
+    async def copied(self, tmp_path: Path, home: VolumeHome) -> tuple[Cloud, VolumeHome]:
+        """The same buckets and state directory once more, to be damaged."""
+        twin = Cloud(tmp_path, len(self.names))
+        for name in self.names:
+            source, target = self.memory.open(name), twin.memory.open(name)
+            for info in await source.list(""):
+                await target.put(info.key, await source.get(info.key))
+        again = twin.home()
+        shutil.copytree(home.path, again.path)
+        return twin, again
 
     async def make(self, home: VolumeHome, code: Code | None = None) -> Created:
         buckets = [NewBucket(f"mem://{name}", {}, self.bucket(name)) for name in self.names]

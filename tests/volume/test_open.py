@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from objfs.backends.wrappers.faults import FailBefore, Fault
 from objfs.errors import (
+    Corrupt,
     ForeignBucket,
     HeldElsewhere,
     NoQuorum,
@@ -371,3 +373,78 @@ async def test_an_interrupted_recovery_begins_anew_and_leaves_no_salvage(tmp_pat
     volume = await cloud.open(home, OpenOptions(host="other"))
     assert (volume.verdict, volume.salvage) == (Verdict.MISSING, None)
     await volume.close(clean=False, settled=True)
+
+
+# --- a local disk that rots --------------------------------------------------------------------
+
+
+async def ended_clean(tmp_path: Path) -> tuple[Cloud, VolumeHome]:
+    cloud = Cloud(tmp_path)
+    home = cloud.home()
+    await cloud.make(home)
+    async with running(await cloud.open(home)) as rig:
+        for number in range(300):
+            rig.create(b"name%03d" % number)
+        rig.write(b"name007", 0, b"content")
+        await rig.leave()
+    assert home.clean_path.exists()
+    return cloud, home
+
+
+def rot(home: VolumeHome, find: bytes, replace_by: bytes) -> None:
+    """The database stays sound for SQLite, and says something else."""
+    data = home.database_path.read_bytes()
+    assert find in data
+    home.database_path.write_bytes(data.replace(find, replace_by))
+
+
+def flip_everywhere(home: VolumeHome) -> None:
+    data = bytearray(home.database_path.read_bytes())
+    for at in range(5000, len(data), 1000):
+        data[at] ^= 0xFF
+    home.database_path.write_bytes(data)
+
+
+def cut_short(home: VolumeHome) -> None:
+    data = home.database_path.read_bytes()
+    home.database_path.write_bytes(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda home: rot(home, b"name007", b"nameOO7"), flip_everywhere, cut_short]
+)
+@pytest.mark.parametrize("options", [OpenOptions(host="host"), READING])
+async def test_rot_of_the_table_after_a_clean_end_is_noticed_and_recovered_from_the_buckets(
+    tmp_path: Path, damage: Callable[[VolumeHome], None], options: OpenOptions
+) -> None:
+    cloud, home = await ended_clean(tmp_path)
+    damage(home)
+    async with running(await cloud.open(home, options)) as rig:
+        assert (rig.volume.verdict, rig.volume.salvage) == (Verdict.ROTTEN, None)
+        assert ["the disk has damaged it" in note for note in cloud.notes[:1]] == [True]
+        assert (await rig.tree())[b"name007"] == b"content"
+        assert rig.table.check() == []
+        await (rig.close() if options.read_only else rig.leave())
+    volume = await cloud.open(home)
+    assert volume.verdict is Verdict.SAME
+    await volume.close(clean=True, settled=True)
+
+
+async def test_a_table_that_ended_clean_is_kept_as_it_is(tmp_path: Path) -> None:
+    cloud, home = await ended_clean(tmp_path)
+    before = home.database_path.stat().st_ino
+    volume = await cloud.open(home)
+    assert (volume.verdict, volume.carried) == (Verdict.SAME, None)
+    assert home.database_path.stat().st_ino == before
+    await volume.close(clean=True, settled=True)
+
+
+async def test_a_damaged_table_with_work_in_it_is_refused_and_kept(tmp_path: Path) -> None:
+    """Without a clean mark nobody can tell rot from changes; what SQLite cannot read is for fsck."""
+    cloud, home = await ended_clean(tmp_path)
+    home.clean_path.unlink()
+    flip_everywhere(home)
+    damaged = home.database_path.read_bytes()
+    with pytest.raises(Corrupt, match="run objfs fsck --repair"):
+        await cloud.open(home)
+    assert home.database_path.read_bytes() == damaged

@@ -1,0 +1,72 @@
+"""``objfs salvage``: what was written here and never reached the buckets, copied out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from objfs.app.salvage import salvage as run_salvage
+from objfs.cli.context import home, json_option, notes, show_json, size
+from objfs.cli.secret import SecretFiles, read_secret, secret_options
+from objfs.errors import UsageError
+from objfs.volume.local import VolumeHome
+from objfs.volume.salvage import Salvaged
+
+
+@click.command()
+@click.argument("name")
+@click.argument("destination", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--from", "wanted", default="", metavar="STATE", help="salvage-..., or current.")
+@click.option("--local", is_flag=True, help="Ask no bucket: what is only there is missing in the copy.")
+@json_option
+@secret_options
+def salvage(
+    name: str,
+    destination: Path,
+    wanted: str,
+    local: bool,
+    as_json: bool,
+    passphrase_file: Path | None,
+    key_file: Path | None,
+    recovery_key_file: Path | None,
+) -> int:
+    """Copy into DESTINATION what was written to volume NAME here and is not in the buckets.
+
+    For a state that was set aside because another machine went on, or because it was damaged.  Nothing of
+    the state, and nothing in the buckets, is changed.
+    """
+    volume = VolumeHome(home(), name)
+    volume.require()
+    if destination.exists() and any(destination.iterdir()):
+        raise UsageError(f"{destination} is not empty: give a directory that is, or a new one")
+    files = SecretFiles(passphrase_file, key_file, recovery_key_file)
+    done = run_salvage(volume, None if local else read_secret(name, files), destination, wanted, notes())
+    if as_json:
+        show_json(done.to_json() | {"volume": name})
+    else:
+        _show(done, destination)
+    return int(done.exit_code)
+
+
+def _show(done: Salvaged, destination: Path) -> None:
+    for path, nbytes in done.files:
+        click.echo(f"copied     {_printable(path)} ({size(nbytes)})")
+    for path in done.others:
+        click.echo(f"made       {_printable(path)}")
+    for path, why in done.incomplete.items():
+        for line in why:
+            click.echo(f"missing    {_printable(path)}: {line}")
+    for path, reason in done.left_out.items():
+        click.echo(f"left out   {_printable(path)}: {reason}")
+    for remark in done.remarks:
+        click.echo(f"remark     {remark}")
+    whole = len(done.files) - len(done.incomplete)
+    click.echo(
+        f"{whole} files copied whole, {len(done.incomplete)} incomplete, {len(done.left_out)} left out, "
+        f"from {done.source} to {destination}"
+    )
+
+
+def _printable(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
