@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from objfs.app.buckets import OpenBucket, opened
-from objfs.app.clock import SystemClock
+from objfs.app.clock import SystemClock, VolumeClock
 from objfs.app.follow import Following
 from objfs.app.footprint import Footprint, log_limit
 from objfs.app.losses import Losses
@@ -87,6 +87,7 @@ class Engine:
         self.outcome = ""
         self.clean = False
         self.clock = clock
+        self._volume_clock = VolumeClock(clock, volume.moment.manifest.wall_ns)
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate, lambda: volume.meta.changes)
         self._footprint = Footprint(volume.home, volume.meta, settings.cache_size)
         self._bygone = BygoneStore(volume) if self.read_only else None
@@ -138,7 +139,7 @@ class Engine:
             volume.buckets,
             volume.ring,
             volume.lease,
-            self.clock,
+            self._volume_clock,
             retention,
         )
         reaper.resume(volume.moment.manifest)
@@ -165,7 +166,7 @@ class Engine:
             lease=volume.lease,
             home=volume.home,
             gate=volume.gate,
-            clock=self.clock,
+            clock=self._volume_clock,
             sync=self._log_sync.sync,
             schema=SCHEMA_VERSION,
         )
