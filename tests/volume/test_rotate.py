@@ -65,15 +65,16 @@ async def rotated(
     return await rotate(voting, ring, header, given, TrioClock(), drop=drop)
 
 
-async def key_ids(cloud: Cloud, kind: Kind, names: Iterable[str]) -> set[int]:
-    """The keys that objects are sealed under."""
-    bucket = cloud.memory.open("b0")
-    found = [await bucket.get(name, 0, ENVELOPE_SIZE) for name in names]
+async def key_ids(cloud: Cloud, kind: Kind, objects: Iterable[tuple[str, str]]) -> set[int]:
+    """The keys that objects, as (bucket, key), are sealed under."""
+    found = [await cloud.memory.open(bucket).get(key, 0, ENVELOPE_SIZE) for bucket, key in objects]
     return {unpack_envelope(data, kind).key_id for data in found}
 
 
-async def listed(cloud: Cloud, prefix: str) -> set[str]:
-    return {info.key for info in await cloud.memory.open("b0").list(prefix)}
+async def listed(cloud: Cloud, prefix: str) -> set[tuple[str, str]]:
+    """In all buckets: of a small segment not each has a copy."""
+    names = ("b0", "b1", "b2")
+    return {(name, info.key) for name in names for info in await cloud.memory.open(name).list(prefix)}
 
 
 async def test_new_data_are_under_the_new_key_and_old_ones_stay_readable(tmp_path: Path) -> None:
