@@ -71,6 +71,11 @@ class Repairs:
                 (ino, index, chunk, self._db.generation),
             )
 
+    def keep_beneath(self, chunk: ChunkId) -> list[Repaired]:
+        """Before ``split``, where what lies below can be read: see ``repair_map.keep_beneath``."""
+        with self._db:
+            return list(repair_map.keep_beneath(self._aside, "cache", chunk))
+
     def split(self, chunk: ChunkId, end: int) -> list[Repaired]:
         """Bytes of a version that was never uploaded are gone, here or below it; ``end`` is how many its file
         has.  See ``repair_map.split``."""

@@ -69,6 +69,18 @@ def _covers(database: Database, chunk: int, length: int) -> bool:
     return at >= length
 
 
+def keep_beneath(aside: LostFound, rule: str, chunk: ChunkId) -> Iterator[Repaired]:
+    """What lies under a version that is about to be split, and that nothing else names, is kept as it was."""
+    row = aside.database.one(
+        "SELECT c.ino, c.idx, c.base FROM chunk c JOIN chunk b ON b.chunk = c.base "
+        "WHERE c.chunk = ? AND b.refs = 1",
+        (chunk,),
+    )
+    if row is not None:
+        where = aside.keep(Ino(row[0]), row[1], ChunkId(row[2]))
+        yield Repaired(rule, f"chunk {row[2]}, over which chunk {chunk} lay, is kept as it was in {where}")
+
+
 def split(aside: LostFound, rule: str, chunk: ChunkId) -> Iterator[Repaired]:
     """Some bytes of a version are lost: what it holds itself goes to ``lost+found``, and wherever it was
     used reading is an error.  So it is with versions over it that need bytes of it."""

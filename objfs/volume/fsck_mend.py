@@ -164,6 +164,8 @@ class Mending:
             known = await ask(view.chunk, chunk)
             if known is None or known.state is not ChunkState.DIRTY:
                 continue
+            if known.base not in self._look.around.lost:
+                self._say(self._repairs.keep_beneath(chunk))
             self._say(self._repairs.split(chunk, await ask(self._cache.length, chunk)))
         if lost:
             self._say(self._repairs.mend())

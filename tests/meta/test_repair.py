@@ -352,3 +352,21 @@ def test_what_is_no_inode_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "meta.db").write_bytes(b"no database" * 1000)
     with pytest.raises(Corrupt):
         TableView(tmp_path / "meta.db")
+
+
+def test_what_lies_under_lost_bytes_is_kept_where_nothing_else_names_it(path: Path) -> None:
+    with build(path) as table:
+        below = table.chunk_at(Ino(4), 0)
+        assert below is not None
+        above = table.begin_chunk(Ino(4), 0, below.chunk, CHUNK)
+        repairs = table.repairs(START, 1)
+        done = repairs.keep_beneath(above.chunk) + repairs.split(above.chunk, 0) + repairs.mend()
+        assert table.check() == []
+        assert any(said.lost for said in done)
+        pieces = table.lookup(table.lookup(ROOT, b"lost+found").ino, b"#4.chunks")
+        kept = table.chunk_at(pieces.ino, 0)
+        assert kept is not None
+        assert (kept.chunk, kept.location) == (below.chunk, below.location)
+        lost = table.chunk_at(Ino(4), 0)
+        assert lost is not None
+        assert [row.chunk for row in table.lost_chunks(9)] == [lost.chunk]
