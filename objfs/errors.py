@@ -44,6 +44,7 @@ raise from this tree, the FUSE adapter reads ``errno`` and the command line read
     │   └── ContractBroken            EIO       20   a bucket that does not keep a promise
     ├── StoreError                    EIO        1
     │   └── NotEnoughShards           EIO       17   fewer than k sound shards could be had
+    │       └── SegmentGone           EIO       17   so many buckets say that there is no such shard
     ├── VolumeError                   EIO        1
     │   ├── NoSuchVolume              ENOENT    11
     │   ├── VolumeExists              EEXIST    22
@@ -52,6 +53,7 @@ raise from this tree, the FUSE adapter reads ``errno`` and the command line read
     │   ├── LeaseLost                 EROFS     12
     │   ├── NoQuorum                  EIO       15
     │   ├── ForeignBucket             EIO       20   a label that belongs to another volume or slot
+    │   ├── MomentGone                ESTALE     1   what a read-only mount shows was deleted by who writes
     │   └── Unclean                   EIO       13
     └── MountError                    EIO       21
         ├── MountPointUnusable        ENOTEMPTY 21
@@ -342,6 +344,10 @@ class NotEnoughShards(StoreError):
     exit_code = ExitCode.DAMAGE_FOUND
 
 
+class SegmentGone(NotEnoughShards):
+    """So many buckets answer that they hold no such shard that the segment was deleted, or lost."""
+
+
 # --- volumes -------------------------------------------------------------------------------
 
 
@@ -394,6 +400,12 @@ class ForeignBucket(VolumeError):
     """A bucket whose label names another volume, bucket or slot."""
 
     exit_code = ExitCode.BUCKET_CONTRACT
+
+
+class MomentGone(VolumeError):
+    """The moment that a read-only mount shows is not kept any more."""
+
+    errno = _errno.ESTALE
 
 
 class Unclean(VolumeError):

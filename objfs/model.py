@@ -506,3 +506,19 @@ class WriteGate:
         """Raises ReadOnly when the gate is closed."""
         if self.reason is not None:
             raise ReadOnly(self.reason)
+
+
+class Doing:
+    """What the event loop is busy with: the operation that began last, by name.
+
+    Written at the start of each, and read by whoever notices that the loop was held, to name the culprit.
+    """
+
+    __slots__ = ("operation",)
+
+    def __init__(self) -> None:
+        self.operation = ""
+
+
+DOING = Doing()
+"""One, because a process has one event loop."""

@@ -1,8 +1,10 @@
-"""The machine's clocks, as ``model.Clock``."""
+"""The machine's clocks, as ``model.Clock``, and the time of a volume."""
 
 from __future__ import annotations
 
 import time
+
+from objfs.model import Clock
 
 _CLOCK_REALTIME_COARSE = 5
 """``linux/time.h``; the module ``time`` has no name for it."""
@@ -19,3 +21,24 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class VolumeClock:
+    """Wall time by which manifests are stamped and judged: the machine's, but never before ``floor_ns``, the
+    newest manifest's, and from there it goes on.
+
+    A machine whose clock was years ahead leaves manifests of that time behind.  Theirs is never gone back to,
+    so without going on from it nothing would grow old enough to be deleted for years.
+    """
+
+    def __init__(self, clock: Clock, floor_ns: int) -> None:
+        self._clock = clock
+        self._floor_ns = floor_ns
+        self._began = clock.monotonic()
+
+    def now_ns(self) -> int:
+        passed_ns = int((self._clock.monotonic() - self._began) * 1e9)
+        return max(self._clock.now_ns(), self._floor_ns + passed_ns)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()

@@ -18,7 +18,7 @@ from objfs.app.fsck import fsck_running
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
 from objfs.app.wire import Message, text
-from objfs.errors import UsageError
+from objfs.errors import MountError, UsageError
 from objfs.model import Ino
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Commands:
             "status": self.status,
             "flush": self.flush,
             "umount": self.umount,
+            "remount": self.remount,
             "info": self.info,
             "fsck": self.fsck,
             "log-level": self.log_level,
@@ -70,6 +71,25 @@ class Commands:
             await self._life.unmount(lazy=lazy)
             await self._life.finished.wait()
         return {"left_bytes": self._engine.left_bytes, "error": self._life.outcome}
+
+    async def remount(self, request: Message, _report: Report) -> Message:
+        """Asked before the kernel lets programs write, told after it lets them no more."""
+        was_read_only = self._life.remounted_read_only
+        if request.get("writes") is True:
+            self._require_writing()
+            self._engine.fs.resume()
+        else:
+            await self._engine.fs.pause()
+        self._life.remounted_read_only = request.get("writes") is not True
+        return {"was_read_only": was_read_only}
+
+    def _require_writing(self) -> None:
+        engine = self._engine
+        if engine.read_only or not engine.gate.open:
+            why = engine.reason or "it was mounted read-only and holds no lease"
+            raise MountError(
+                f"{self._life.directory} cannot become writable: {why}; unmount it, and mount it for writing"
+            )
 
     async def info(self, request: Message, _report: Report) -> Message:
         number = request.get("ino")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from objfs.app.buckets import OpenBucket, opened
-from objfs.app.clock import SystemClock
+from objfs.app.clock import SystemClock, VolumeClock
 from objfs.app.follow import Following
 from objfs.app.footprint import Footprint, log_limit
 from objfs.app.losses import Losses
@@ -30,6 +30,7 @@ from objfs.fs import FileSystem, FsSettings
 from objfs.fuse.operations import Operations
 from objfs.meta import SCHEMA_VERSION
 from objfs.model import ROOT, Clock, Ino, InodeTable, WriteGate
+from objfs.volume.bygone import BygoneStore
 from objfs.volume.checkpoint import Checkpointer, Parts
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.local import VolumeHome
@@ -37,12 +38,15 @@ from objfs.volume.open import OpenOptions, OpenVolume, open_volume
 from objfs.volume.readers import PinHolder, new_pin
 from objfs.volume.reaper import Reaper, Retention
 from objfs.volume.settings import VolumeSettings
+from objfs.volume.spread import refresh_headers
 
 log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 60.0
 RELEASE_S = 10.0
+HEADERS_S = 600.0
+"""Between two looks at the headers: one request a bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,10 @@ class Engine:
         self.outcome = ""
         self.clean = False
         self.clock = clock
+        self._volume_clock = VolumeClock(clock, volume.moment.manifest.wall_ns)
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate, lambda: volume.meta.changes)
         self._footprint = Footprint(volume.home, volume.meta, settings.cache_size)
+        self._bygone = BygoneStore(volume) if self.read_only else None
         self.cache = self._make_cache()
         volume.meta.on_damage(volume.gate.close)
         self.losses = Losses(volume.meta)
@@ -111,8 +117,12 @@ class Engine:
             self.header.chunk_size,
             volume.meta,
             self._log_sync,
-            volume.store,
-            CacheSettings(cache_bytes=self.settings.cache_size, reserve_bytes=self.settings.cache_reserve),
+            self._bygone or volume.store,
+            CacheSettings(
+                cache_bytes=self.settings.cache_size,
+                reserve_bytes=self.settings.cache_reserve,
+                full_timeout_s=self.settings.full_timeout,
+            ),
             volume.gate,
             self.clock,
             extra=self._footprint.bytes,
@@ -129,7 +139,7 @@ class Engine:
             volume.buckets,
             volume.ring,
             volume.lease,
-            self.clock,
+            self._volume_clock,
             retention,
         )
         reaper.resume(volume.moment.manifest)
@@ -156,7 +166,7 @@ class Engine:
             lease=volume.lease,
             home=volume.home,
             gate=volume.gate,
-            clock=self.clock,
+            clock=self._volume_clock,
             sync=self._log_sync.sync,
             schema=SCHEMA_VERSION,
         )
@@ -213,12 +223,20 @@ class Engine:
             if self.checkpointer is not None and self.volume.lease is not None:
                 nursery.start_soon(self.checkpointer.run)
                 nursery.start_soon(self.volume.lease.run)
+                nursery.start_soon(self._renew_headers)
             if self.pin is not None:
                 nursery.start_soon(self.pin.run)
             nursery.start_soon(self._upkeep.run)
             nursery.start_soon(self.promises.run)
             nursery.start_soon(self.losses.run)
             task_status.started()
+
+    async def _renew_headers(self) -> None:
+        """Until cancelled, or until the volume is another machine's."""
+        while self.gate.open:
+            await trio.sleep(HEADERS_S)
+            if self.gate.open:
+                await refresh_headers(self.volume.buckets, self.volume.ring)
 
     @property
     def epoch(self) -> int:
@@ -231,7 +249,10 @@ class Engine:
 
     @property
     def reason(self) -> str:
-        """Why nothing can be written; empty where it can, or where nobody asked for it."""
+        """Why nothing can be written; empty where it can, or where nobody asked for it.  Also why what a
+        mount that only reads shows is not kept any more."""
+        if self._bygone is not None and self._bygone.gone:
+            return self._bygone.gone
         return "" if self._asked_to_read else self.gate.reason or ""
 
     @property

@@ -28,6 +28,8 @@ from objfs.volume.fields import JSON
 
 log = logging.getLogger(__name__)
 
+REMOUNTED = "remounted read-only; the volume stays held for writing by this mount"
+
 
 class Life:
     """One mount as seen by signals, commands and the service manager."""
@@ -40,6 +42,8 @@ class Life:
         """Why the end was not clean; empty when it was."""
         self.finished = trio.Event()
         self.killed = False
+        self.remounted_read_only = False
+        """Programs may not write any more, though this process may."""
         self._watch = watch
         self._notifier = notifier
 
@@ -97,6 +101,10 @@ class Life:
         """Until cancelled, where the service manager asked for it."""
         await self._notifier.run()
 
+    async def watch_loop(self) -> None:
+        """Until cancelled: measures how long the event loop keeps everybody waiting."""
+        await self._watch.run()
+
     # --- status ------------------------------------------------------------------------
 
     def status(self, engine: Engine, lost: Sequence[JSON]) -> Status:
@@ -111,8 +119,8 @@ class Life:
             state=self.state,
             directory=str(self.directory),
             pid=os.getpid(),
-            read_only=not engine.gate.open,
-            reason=engine.reason,
+            read_only=self.remounted_read_only or not engine.gate.open,
+            reason=engine.reason or (REMOUNTED if self.remounted_read_only else ""),
             lease_lost=engine.lease_lost,
             epoch=engine.epoch,
             inodes=inodes,
@@ -126,7 +134,9 @@ class Life:
             lost=tuple(lost),
             checkpoint=checkpoint_status(engine),
             follow=engine.following.status() if engine.following is not None else {},
-            redundancy=judge(engine.header.code, engine.header.tolerance, buckets),
+            redundancy=judge(
+                engine.header.code, engine.header.tolerance, buckets, engine.table.waiting_segments()
+            ),
             buckets=buckets,
             cache=cache_status(engine),
             store=asdict(engine.volume.store.statistics()),

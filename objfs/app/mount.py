@@ -82,7 +82,7 @@ def _log_to(handler: logging.Handler) -> None:
 def _run(plan: MountPlan, readiness: Readiness) -> int:
     watch = LoopWatch()
     try:
-        outcome = trio.run(_mounted, plan, readiness, watch, instruments=[watch])
+        outcome = trio.run(_mounted, plan, readiness, watch)
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
     if outcome:
@@ -161,6 +161,7 @@ async def _serve(plan: MountPlan, life: Life, engine: Engine, readiness: Readine
         nursery.start_soon(server.serve, listen(plan.volume.control_path))
         nursery.start_soon(life.obey_signals, nursery.cancel_scope)
         nursery.start_soon(life.feed_watchdog)
+        nursery.start_soon(life.watch_loop)
         await nursery.start(engine.run)
         await _answer_the_kernel(plan, life, engine, readiness)
         life.unmounted(engine.left_bytes)

@@ -68,7 +68,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("user_id", Effect.IGNORED, "What the kernel shows of a mount, and hands back at a remount.", "ID"),
     Option("group_id", Effect.IGNORED, "The same.", "ID"),
     Option("max_read", Effect.IGNORED, "The same.", "BYTES"),
-    Option("remount", Effect.OWN, "Change the options of a running mount: handed to the kernel."),
+    Option("remount", Effect.OWN, "Change a running mount (see above)."),
     Option("allow_other", Effect.OWN, "Other users may use the mount, as permissions say."),
     Option("follow", Effect.OWN, "Read only, and goes on to newer moments as they are published."),
     Option("writeback", Effect.OWN, "Let the kernel delay writes: faster, and only fsync promises order."),

@@ -1,7 +1,8 @@
 """Whether the buckets of a mount keep their promises, and what they do behind one's back.
 
-Owns one look at each bucket soon after the mount, and the sentences it gives.  Promises that nothing waits
-for it and that it never ends the mount.  A mount that only reads makes no object to try a bucket with.
+Owns one look at each bucket soon after the mount, repeated where it failed, and the sentences it gives.
+Promises that nothing waits for it and that it never ends the mount.  A mount that only reads makes no object
+to try a bucket with.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 AFTER_S = 10.0
 """Time after the mount until the look."""
+AGAIN_S = 600.0
+"""Until a bucket that could not be looked at is looked at again."""
 
 
 class Promises:
@@ -30,21 +33,26 @@ class Promises:
         self._buckets = buckets
         self._writes = writes
         self._said: dict[Slot, tuple[str, ...]] = {}
+        self._unseen = set(buckets.buckets)
 
     def of(self, slot: Slot) -> tuple[str, ...]:
         """What a person should know about a bucket; empty too while it has not been looked at."""
         return self._said.get(slot, ())
 
     async def run(self) -> None:
-        """Looks once, when the mount has had time for what it was made for, and ends."""
+        """Looks when the mount has had time for what it was made for, and ends once it has seen them all."""
         await trio.sleep(AFTER_S)
         await self.look()
+        while self._unseen:
+            await trio.sleep(AGAIN_S)
+            await self.look()
 
     async def look(self) -> None:
-        """All buckets, one after the other."""
-        for slot, bucket in self._buckets.buckets.items():
+        """All buckets that were not seen yet, one after the other."""
+        for slot in sorted(self._unseen):
             try:
-                self._said[slot] = tuple(await self._look(slot, bucket))
+                self._said[slot] = tuple(await self._look(slot, self._buckets.buckets[slot]))
+                self._unseen.remove(slot)
             except Temporary as error:
                 log.debug("bucket not looked at bucket=%s: %s", self._buckets.name(slot), error)
             except ObjfsError as error:

@@ -42,16 +42,18 @@ class BucketStatus:
 
 @dataclass(frozen=True, slots=True)
 class Redundancy:
-    """The code, how many buckets may be lost in full health, and one honest sentence about now."""
+    """The code, how many buckets may be lost in full health, and one honest sentence about now.
+    ``waiting`` segments have shards that could not be placed when they were written."""
 
     code: str
     tolerance: int
     missing: tuple[str, ...]
     sentence: str
+    waiting: int = 0
 
     @property
     def degraded(self) -> bool:
-        return bool(self.missing)
+        return bool(self.missing or self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +99,21 @@ class Status:
         return cast("dict[str, JSON]", asdict(self))
 
 
-def judge(code: Code, tolerance: int, buckets: tuple[BucketStatus, ...]) -> Redundancy:
+def judge(
+    code: Code, tolerance: int, buckets: tuple[BucketStatus, ...], waiting: tuple[int, int] = (0, 0)
+) -> Redundancy:
     """What may still be lost, in one sentence that promises nothing which is not so.  A witness holds no
-    data: without it nothing less can be read."""
+    data: without it nothing less can be read.  ``waiting``: how many segments lack shards, and the most
+    that one of them lacks."""
     missing = tuple(bucket for bucket in buckets if not bucket.usable)
     names = tuple(_name(bucket) for bucket in missing)
     data = [bucket for bucket in buckets if bucket.shards]
     away = [bucket for bucket in data if not bucket.usable]
     said = _reduced(tolerance, away) if away else _whole(tolerance, len(data))
+    said += _waiting(tolerance, *waiting)
     for witness in (bucket for bucket in missing if not bucket.shards):
         said += f"; witness {_name(witness)} is missing"
-    return Redundancy(str(code), tolerance, names, said + _votes(tolerance, buckets))
+    return Redundancy(str(code), tolerance, names, said + _votes(tolerance, buckets), waiting[0])
 
 
 def _name(bucket: BucketStatus) -> str:
@@ -123,6 +129,16 @@ def _reduced(tolerance: int, away: Sequence[BucketStatus]) -> str:
     else:
         tail = f"parts of the volume cannot be read until {'it' if len(away) == 1 else 'one'} is back"
     return f"bucket {_join([_name(bucket) for bucket in away])} {verb} missing: {tail}"
+
+
+def _waiting(tolerance: int, segments: int, shards: int) -> str:
+    """What was written while a bucket took nothing is not covered as the rest is."""
+    if not segments:
+        return ""
+    left = max(tolerance - shards, 0)
+    covered = f"only the loss of {_number(left)} is" if left else "no loss is"
+    what = "1 segment waits" if segments == 1 else f"{segments} segments wait"
+    return f"; {what} for repair, as a bucket did not take its shard: there {covered} covered"
 
 
 def _votes(tolerance: int, buckets: Sequence[BucketStatus]) -> str:

@@ -21,7 +21,7 @@ from objfs.cache.ranges import RangeSet
 from objfs.cache.settings import CacheSettings
 from objfs.cache.shelf import Shelf
 from objfs.errors import Corrupt, ObjfsError
-from objfs.model import ChunkId, ChunkTable, Ino, LogSync, WriteGate
+from objfs.model import DOING, ChunkId, ChunkTable, Ino, LogSync, WriteGate
 
 log = logging.getLogger(__name__)
 
@@ -222,6 +222,7 @@ class Durability:
         try:
             await self._sync_files(entries, everything)
             for at in range(0, len(watchers), _BATCH):
+                DOING.operation = "sync"
                 with self._table.transaction():
                     for entry, watcher in watchers[at : at + _BATCH]:
                         self._rows_synced(entry, watcher)

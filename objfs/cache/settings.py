@@ -24,7 +24,8 @@ class CacheSettings:
     reserve_bytes: int = 1 * GIB
     """Free space of the host's file system that the cache never uses up; 0 switches the check off."""
     full_timeout_s: float | None = None
-    """How long a writer waits for room before it gets NoSpace; None: as long as it takes."""
+    """How long a writer waits, since it or anybody before it was let in, until it gets NoSpace; None: as
+    long as it takes."""
     writeback_bytes: int = 512 * MIB
     """Dirty bytes above which uploading starts without waiting for age or a cut; a quarter of
     ``cache_bytes`` where that is less.  A burst below it does not share the machine with its upload."""

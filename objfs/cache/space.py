@@ -45,6 +45,8 @@ class Space:
         self._queue: deque[_Turn] = deque()
         self._unchecked = 0
         self._check_every = 0
+        self._let_in = float("-inf")
+        """When a writer that had to wait was let in last."""
         self.in_flight = 0
         """Bytes of segments on their way."""
         # Kept free for what uploads will take, so that starting one never breaks the cap.
@@ -81,12 +83,15 @@ class Space:
         turn = _Turn()
         self._queue.append(turn)
         limit = self._settings.full_timeout_s
+        patience, began = float("inf") if limit is None else limit, trio.current_time()
         try:
-            with trio.move_on_after(float("inf") if limit is None else limit):
+            with trio.move_on_after(patience) as scope:
                 while not (self._queue[0] is turn and self._make_room(need)):
                     self._gate.check()
                     self.on_pressure()
                     await self._sleep(turn)
+                    scope.deadline = max(began, self._let_in) + patience
+                self._let_in = trio.current_time()
                 return
             raise NoSpace(f"the cache is full and nothing could be uploaded for {limit} s: check the buckets")
         finally:

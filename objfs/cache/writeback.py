@@ -26,6 +26,7 @@ from objfs.cache.shelf import Shelf
 from objfs.cache.space import Space
 from objfs.errors import ObjfsError, StoreError
 from objfs.model import (
+    DOING,
     FRAME_SIZE,
     ChunkId,
     ChunkState,
@@ -384,6 +385,7 @@ class Writeback:
                 (whole, Placed(whole.entry.chunk, _numbered(location, number)))
                 for whole, location in located[at : at + _PLACED_AT_ONCE]
             ]
+            DOING.operation = "place"
             self._table.place(None, [placed for _, placed in part])
             for whole, placed in part:
                 self._finish(whole, placed, segment)

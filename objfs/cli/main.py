@@ -1,7 +1,7 @@
 """The program ``objfs``: its commands, and the one place where an error becomes a line and an exit code.
 
 Owns the entry point.  Called as ``mount.fuse.objfs``, or with arguments as mount(8) gives them to a
-helper (``SRC DIR -o OPTIONS``), it mounts.
+helper (``SRC DIR -o OPTIONS``), it mounts; called as ``umount.fuse.objfs``, it unmounts as umount(8) asks.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from objfs.cli.recover import recover
 from objfs.cli.salvage import salvage
 from objfs.cli.status import status
 from objfs.cli.umount import umount
+from objfs.cli.umount_helper import umount_helper
 from objfs.errors import ExitCode, ObjfsError
 
-HELPER = "mount.fuse.objfs"
+HELPERS = {"mount.fuse.objfs": "mount-helper", "umount.fuse.objfs": "umount-helper"}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,6 +63,7 @@ _COMMANDS = (
     bench,
     log,
     mount_helper,
+    umount_helper,
 )
 
 for _command in _COMMANDS:
@@ -75,7 +77,9 @@ def main() -> None:
 
 def run(program: str, arguments: Sequence[str]) -> int:
     """Runs one command and gives its exit code; every failure is one line on standard error."""
-    if program == HELPER or _like_a_helper(arguments):
+    if program in HELPERS:
+        arguments = [HELPERS[program], *arguments]
+    elif _like_a_helper(arguments):
         arguments = ["mount-helper", *arguments]
     try:
         result = cli.main(args=list(arguments), prog_name="objfs", standalone_mode=False)

@@ -10,7 +10,8 @@ import click
 
 from objfs.app import mountpoint
 from objfs.app.mount import MountPlan, start
-from objfs.app.options import MountOptions, kernel_arguments, parse
+from objfs.app.options import MountOptions, parse
+from objfs.app.remount import remount
 from objfs.cli.context import home, say
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.local import VolumeHome
@@ -68,7 +69,7 @@ def run(
 ) -> int:
     """What the command and the helper of mount(8) share: check, ask for the secret, start."""
     if options.remount:
-        mountpoint.remount(directory, kernel_arguments(options, name))
+        remount(home(), directory, options, name)
         return 0
     volume = VolumeHome(home(), name)
     volume.require()

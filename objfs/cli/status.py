@@ -123,7 +123,8 @@ def _lost(status: Fields) -> list[str]:
 
 
 def _redundancy(redundancy: Fields) -> str:
-    degraded = "DEGRADED: " if redundancy.items("missing", 256) else ""
+    reduced = redundancy.items("missing", 256) or redundancy.integer("waiting")
+    degraded = "DEGRADED: " if reduced else ""
     return f"{degraded}{redundancy.text('sentence', 65536)} (code {redundancy.text('code')})"
 
 

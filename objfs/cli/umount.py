@@ -8,7 +8,7 @@ import click
 
 from objfs.app.client import ControlClient
 from objfs.app.home import dead_mount, mounted_at
-from objfs.app.mountpoint import unmount
+from objfs.app.mountpoint import find_mount, unmount
 from objfs.app.wire import Message
 from objfs.cli.context import drain_progress, home, say, size
 from objfs.errors import NotMounted, ObjfsError, Unclean
@@ -29,16 +29,24 @@ def umount(directory: Path, no_wait: bool, lazy: bool) -> None:
     try:
         volume = mounted_at(home(), directory)
     except NotMounted:
-        _take_dead_away(directory)
+        take_dead_away(directory)
         raise
+    if no_wait:
+        left = int(str(_ask(volume, wait=False, lazy=lazy).get("left_bytes", 0)))
+        if left:
+            say(f"{directory} is unmounted; {size(left)} left, draining (see objfs status {volume.name})")
+    else:
+        drain_and_unmount(volume, directory, lazy=lazy)
+
+
+def drain_and_unmount(volume: VolumeHome, directory: Path, *, lazy: bool) -> None:
+    """Returns when the mount's process is gone.  Raises Unclean where it left something in the local state,
+    ObjfsError when interrupted."""
     try:
-        answer = _ask(volume, wait=not no_wait, lazy=lazy)
+        answer = _ask(volume, wait=True, lazy=lazy)
     except KeyboardInterrupt:
         raise _interrupted(volume, directory) from None
-    left = int(str(answer.get("left_bytes", 0)))
-    if no_wait and left:
-        say(f"{directory} is unmounted; {size(left)} left, draining (see objfs status {volume.name})")
-    elif answer.get("error"):
+    if answer.get("error"):
         raise Unclean(f"{directory} is unmounted, and {answer['error']}")
 
 
@@ -56,14 +64,14 @@ def _interrupted(volume: VolumeHome, directory: Path) -> ObjfsError:
     with ControlClient(volume.control_path) as mount:
         status = mount.ask("status")
     left = size(int(str(status["dirty_bytes"])))
-    if status["state"] == "mounted":
+    if find_mount(directory) is not None:
         return ObjfsError(f"interrupted: {directory} is still mounted, {left} not yet in the buckets")
     return ObjfsError(
         f"interrupted: {directory} is unmounted; {left} left, draining (see objfs status {volume.name})"
     )
 
 
-def _take_dead_away(directory: Path) -> None:
+def take_dead_away(directory: Path) -> None:
     """A mount whose process died has nobody to drain it.  Raises Unclean when there was one."""
     name = dead_mount(home(), directory)
     if name is not None:

@@ -3,7 +3,6 @@
 from objfs.fs.filesystem import FileSystem
 from objfs.fs.handles import Handle
 from objfs.fs.ports import (
-    OPERATION,
     AtimeRule,
     Barrier,
     Caller,
@@ -15,7 +14,6 @@ from objfs.fs.ports import (
 )
 
 __all__ = [
-    "OPERATION",
     "AtimeRule",
     "Barrier",
     "Caller",

@@ -21,8 +21,8 @@ from itertools import islice
 import trio
 
 from objfs.errors import ObjfsError
-from objfs.fs.ports import OPERATION, AtimeRule, FsSettings, Tables
-from objfs.model import NS, Attr, Clock, DirEntry, Ino, WriteGate
+from objfs.fs.ports import AtimeRule, FsSettings, Tables
+from objfs.model import DOING, NS, Attr, Clock, DirEntry, Ino, WriteGate
 
 DAY_NS = 86_400 * NS
 WRITE_INTERVAL_S = 5.0
@@ -42,6 +42,8 @@ class AccessTimes:
         self._kept = settings.atime is not AtimeRule.NOATIME and not settings.read_only
         self._strict = settings.atime is AtimeRule.STRICTATIME
         self._directories = settings.diratime
+        self.paused = False
+        """While it is set reading sets no times; those that were set before are still written."""
         self._waiting: dict[Ino, int] = {}
 
     # --- reading -----------------------------------------------------------------------
@@ -53,7 +55,7 @@ class AccessTimes:
 
     def note(self, attr: Attr) -> bool:
         """The same where the attributes are at hand; whether that sets the access time."""
-        if not self._kept or (attr.is_dir and not self._directories) or not self._gate.open:
+        if not self._kept or self.paused or (attr.is_dir and not self._directories) or not self._gate.open:
             return False
         now = self._clock.now_ns()
         if not self._strict and not is_due(self.shown(attr), now):
@@ -86,7 +88,6 @@ class AccessTimes:
 
     async def run(self) -> None:
         """Writes what waits, until cancelled."""
-        OPERATION.set("atime")
         while True:
             await trio.sleep(WRITE_INTERVAL_S)
             await self.write_all()
@@ -99,6 +100,7 @@ class AccessTimes:
 
     def write_batch(self) -> None:
         """Oldest first."""
+        DOING.operation = "atime"
         times = list(islice(self._waiting.items(), BATCH))
         with suppress(ObjfsError):
             if self._gate.open:

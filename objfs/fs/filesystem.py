@@ -106,6 +106,17 @@ class FileSystem:
             await self.orphans.run()
             nursery.cancel_scope.cancel()
 
+    async def pause(self) -> None:
+        """Programs may not write any more: reading sets no access times either.  What was written before is
+        durable on return."""
+        self._atimes.paused = True
+        await self._atimes.write_all()
+        await self.sync()
+
+    def resume(self) -> None:
+        """The opposite of ``pause``."""
+        self._atimes.paused = False
+
     async def aclose(self) -> None:
         """After the last request: nobody holds anything any more, so all orphans are purged."""
         await self._atimes.write_all()

@@ -15,8 +15,8 @@ import trio
 
 from objfs.errors import ObjfsError, StaleHandle
 from objfs.fs.handles import Handles
-from objfs.fs.ports import OPERATION, Tables
-from objfs.model import Clock, Ino, WriteGate
+from objfs.fs.ports import Tables
+from objfs.model import DOING, Clock, Ino, WriteGate
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,6 @@ class Orphans:
 
     async def run(self) -> None:
         """Purges until cancelled; starts with what earlier mounts left."""
-        OPERATION.set("purge")
         while True:
             if not self._refill():
                 self._idle.set()
@@ -92,6 +91,7 @@ class Orphans:
                 await trio.sleep(GATHER_S)
             if not self._gate.open:
                 return
+            DOING.operation = "purge"
             try:
                 self.purge_batch()
             except ObjfsError as error:

@@ -8,16 +8,11 @@ room that is left.  Knows no implementation of any of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
 
 from objfs.model import ROOT, Chunk, ChunkTable, DirtyRange, Ino, InodeTable
-
-OPERATION: ContextVar[str] = ContextVar("objfs_operation", default="")
-"""The name of the operation that a task is busy with: whoever measures how long the event loop was
-held reads it from the task's context (``task.context.get(OPERATION)``) to name the culprit."""
 
 
 class AtimeRule(StrEnum):

@@ -22,8 +22,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pyfuse3
 
 from objfs.errors import InvalidArgument, ObjfsError, PosixError
-from objfs.fs import OPERATION, FileSystemStats
-from objfs.model import NAME_MAX, ROOT, Attr, AttrChange, Ino, RenameFlag
+from objfs.fs import FileSystemStats
+from objfs.model import DOING, NAME_MAX, ROOT, Attr, AttrChange, Ino, RenameFlag
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ def guarded(
 
     @functools.wraps(handler)
     async def run(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        OPERATION.set(name)
+        DOING.operation = name
         try:
             return await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:

@@ -77,6 +77,7 @@ class Chunks:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._recent: Recent[tuple[Ino, int], Chunk] = Recent(database)
+        self._recent.outliving_writes()
 
     def at(self, ino: Ino, index: int) -> Chunk | None:
         """The live version; None is a hole."""

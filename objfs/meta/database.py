@@ -83,6 +83,7 @@ class Database:
         self._depth = 0
         self._doomed = False
         self._rollbacks = 0
+        self.outlive_writes: list[Callable[[int], None]] = []
         row = connection.execute(
             "SELECT generation, uuid, chunk_size, next_ino, next_chunk, next_segment FROM volume"
         ).fetchone()
@@ -195,6 +196,11 @@ class Database:
     def changes(self) -> int:
         """A number that is another one after every change of a row, by triggers too, and after a rollback."""
         return self.connection.total_changes + self._rollbacks
+
+    def bytes_written(self, before: int) -> None:
+        """Since ``changes`` was ``before``, rows changed only as a write of bytes changes them."""
+        for outlive in self.outlive_writes:
+            outlive(before)
 
     @property
     def in_transaction(self) -> bool:

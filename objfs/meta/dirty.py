@@ -83,12 +83,14 @@ class Dirty:
         database = self._db
         when = divmod(now_ns, NS)
         with database:
+            changes = database.changes
             # Most writes go over what is there: one statement then says all.
             grows, before = clear_suid or any(one.grown for one in ranges), None
             if grows or not database.run(_OVERWRITTEN, (*when, *when, ino, size)):
                 before = self._grow(ino, size, now_ns, ranges, clear_suid)
             for one in ranges:
                 self._add(one, before)
+            database.bytes_written(changes)
 
     def _grow(
         self, ino: Ino, size: int, now_ns: int, ranges: Sequence[DirtyRange], clear_suid: bool

@@ -1,8 +1,10 @@
 """Answers of the table that stay true until a row changes.
 
 Owns a bounded memory of what was read.  Promises never to answer from before a change: it is emptied by the
-database's own count of changes, which no code path can forget to raise.  Worth it because the kernel asks
-for a directory again after each change in it, and for a file's size and chunk before each read.
+database's own count of changes, which no code path can forget to raise.  One path is excepted: writing
+bytes changes a file's size and times and its dirty ranges, and answers that know neither outlive it.  Worth
+it because the kernel asks for a directory again after each change in it, for an attribute before each write,
+and a file's chunk is needed at each.
 """
 
 from __future__ import annotations
@@ -24,6 +26,14 @@ class Recent(Generic[K, V]):
         self._db = database
         self._answers: dict[K, V] = {}
         self._as_of = database.changes
+
+    def outliving_writes(self) -> None:
+        """Keeps the answers when bytes are written into files: none may tell of size, times or ranges."""
+        self._db.outlive_writes.append(self._outlive)
+
+    def _outlive(self, before: int) -> None:
+        if self._as_of == before:
+            self._as_of = self._db.changes
 
     def get(self, key: K) -> V | None:
         """None where it has to be read."""

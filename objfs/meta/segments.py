@@ -129,6 +129,14 @@ class Segments:
             f"SELECT segment, {SEGMENT_COLUMNS} FROM segment WHERE missing IS NOT NULL ORDER BY segment"
         )
 
+    def waiting(self) -> tuple[int, int]:
+        """How many segments in use wait for repair, and the most shards that one of them lacks."""
+        row = self._db.one(
+            "SELECT count(*), coalesce(max(length(missing)), 0) FROM segment"
+            " WHERE missing IS NOT NULL AND state = 0"
+        )
+        return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
     # --- changing ----------------------------------------------------------------------
 
     def update(self, number: SegmentNo, segment: Segment) -> None:

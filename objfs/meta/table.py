@@ -321,6 +321,10 @@ class MetaDatabase:
         """Segments that wait for repair, lowest number first."""
         return self._segments.missing_shards()
 
+    def waiting_segments(self) -> tuple[int, int]:
+        """How many segments in use wait for repair, and the most shards that one of them lacks."""
+        return self._segments.waiting()
+
     def update_segment(self, number: SegmentNo, segment: Segment) -> None:
         """New placement, missing shards and placement generation.  Raises StoreError."""
         self._segments.update(number, segment)

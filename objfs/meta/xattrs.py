@@ -8,10 +8,13 @@ from __future__ import annotations
 from objfs.errors import AttributeTooBig, Exists, InvalidArgument, NameTooLong, NoAttribute, StaleHandle
 from objfs.meta.database import Database
 from objfs.meta.inodes import Inodes
+from objfs.meta.recent import Recent
 from objfs.model import XATTR_NAME_MAX, XATTR_SIZE_MAX, Ino
 
 CREATE = 1
 REPLACE = 2
+_SMALL = 256
+"""Values of at most so many bytes are remembered."""
 # One statement also where there is none: the kernel asks for security.capability before each write.
 _GET = "SELECT (SELECT value FROM xattr WHERE ino = ?1 AND name = ?2) FROM inode WHERE ino = ?1"
 _SET = (
@@ -26,6 +29,8 @@ class Xattrs:
     def __init__(self, database: Database, inodes: Inodes) -> None:
         self._db = database
         self._inodes = inodes
+        self._recent: Recent[tuple[Ino, bytes], tuple[bytes | None]] = Recent(database)
+        self._recent.outliving_writes()
 
     def get(self, ino: Ino, name: bytes) -> bytes:
         """Raises NoAttribute, StaleHandle."""
@@ -35,10 +40,15 @@ class Xattrs:
         return value
 
     def _find(self, ino: Ino, name: bytes) -> bytes | None:
+        known = self._recent.get((ino, name))
+        if known is not None:
+            return known[0]
         row = self._db.one(_GET, (ino, name))
         if row is None:
             raise StaleHandle(f"inode {ino} is gone")
-        return None if row[0] is None else bytes(row[0])
+        if row[0] is None or len(row[0]) <= _SMALL:
+            self._recent.keep((ino, name), row)
+        return row[0]  # type: ignore[no-any-return]
 
     def set(self, ino: Ino, name: bytes, value: bytes, flags: int, now_ns: int) -> None:
         """Raises Exists, NoAttribute, AttributeTooBig, NameTooLong, InvalidArgument, StaleHandle."""

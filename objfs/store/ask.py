@@ -60,6 +60,8 @@ class Answer:
     again: bool = False
     damaged: bool = False
     """The bucket answered, with something else than what was put there."""
+    absent: bool = False
+    """The bucket answered that it has no such object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ class Asker:
             data = await self._request(ask, bucket)
         except (NoSuchObject, RangeError) as error:
             self._counters.add(damaged=1)
-            return replace(self._note(ask, error), damaged=True)
+            absent = isinstance(error, NoSuchObject)
+            return replace(self._note(ask, error), damaged=True, absent=absent)
         except BucketError as error:
             self._counters.add(unavailable=1)
             return replace(self._note(ask, error), again=isinstance(error, _Impatient))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from objfs.codec import KeyRing, Layout
-from objfs.errors import NotEnoughShards
+from objfs.errors import NotEnoughShards, SegmentGone
 from objfs.store.ask import Answer, Asker, Question
 from objfs.store.blocks import Blocks, beyond_help, blocks_of, lacking, rebuild_blocks
 from objfs.store.counters import Counters
@@ -29,6 +29,8 @@ from objfs.store.ranges import Run, merge
 from objfs.store.workers import Workers, gather
 
 log = logging.getLogger("objfs.store")
+
+ADVICE = "bring the buckets back, or restore the file from a snapshot"
 
 Known = Mapping[tuple[bytes, int], Sequence[Answer]]
 """(segment uuid, shard) -> what the first round brought of it."""
@@ -45,6 +47,7 @@ class _Healing:
     causes: dict[int, str] = field(default_factory=dict)
     again: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
+    absent: set[int] = field(default_factory=set)
 
     @property
     def lacking(self) -> int:
@@ -56,6 +59,8 @@ class _Healing:
         self.causes.pop(shard, None)
         if answer.cause:
             self.causes[shard] = answer.cause
+        if answer.absent:
+            self.absent.add(shard)
         if answer.again:
             self.again.append(shard)
 
@@ -75,7 +80,8 @@ class Fetcher:
     async def fetch(self, ring: KeyRing, wanted: Sequence[Run]) -> list[Blocks]:
         """For each run its blocks, of which all the wanted ones are sound.
 
-        Raises NotEnoughShards, which names segment, blocks and what failed; UnknownKey.
+        Raises NotEnoughShards, which names segment, blocks and what failed (SegmentGone where that is that
+        there is none); UnknownKey.
         """
         asks = [self._first_question(ring, run) for run in wanted]
 
@@ -197,10 +203,11 @@ class Fetcher:
             f"{other.object_name} in {self._places.url(other.slot)}: {healing.causes[other.shard]}"
             for other in (replace(ask, shard=shard) for shard in sorted(healing.causes))
         )
-        error = NotEnoughShards(
+        gone = len(healing.absent) > ask.layout.code.n - ask.layout.code.k
+        kind, advice = (SegmentGone, "it was deleted, or lost") if gone else (NotEnoughShards, ADVICE)
+        error = kind(
             f"segment {ask.segment.uuid.hex()} shard {ask.shard} blocks {_numbers(hopeless)}: fewer than "
-            f"{ask.layout.code.k} of {ask.layout.code.n} shards are sound there ({failed}); "
-            "bring the buckets back, or restore the file from a snapshot"
+            f"{ask.layout.code.k} of {ask.layout.code.n} shards are sound there ({failed}); {advice}"
         )
         log.error("%s", error)
         return error

@@ -28,7 +28,7 @@ import trio
 
 from objfs.codec.keys import KeyRing
 from objfs.errors import Corrupt, LeaseLost, ObjfsError, ReadOnly
-from objfs.model import Clock, WriteGate
+from objfs.model import DOING, Clock, WriteGate
 from objfs.volume import manifest as manifests
 from objfs.volume.lease import Lease
 from objfs.volume.local import VolumeHome
@@ -257,6 +257,7 @@ class Checkpointer:
         parts = self._parts
         await parts.lease.check(needed=parts.buckets.publish_quorum)
         wall_ns = self._wall_ns()
+        DOING.operation = "cut"
         # One moment: nothing may run between these.
         self._cuts += 1
         number, cut, mark = self._cuts, parts.cache.cut(), parts.pages.mark()

@@ -1,8 +1,8 @@
 """Header objects on all buckets: reading them, rewriting them, and what follows: key slots.
 
 Owns the rewrite of a header with the next generation.  Promises that a rewrite counts at a strict majority
-of the voters, that buckets which missed one get it from the next mount that writes, and that the last
-slot that opens a volume is not removed.
+of the voters and is never written over one that somebody else rewrote meanwhile, and that the last slot that
+opens a volume is not removed.  How buckets that missed one get it is ``spread``'s business.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import trio
 
 from objfs.backends.base import Bucket
 from objfs.codec.keys import DEFAULT_COST, Cost, KeyRing, Slot, make_slot
-from objfs.errors import BucketError, CodecError, NewerFormat, NoQuorum, TimedOut, UsageError
+from objfs.errors import BucketError, NewerFormat, NoQuorum, TimedOut, UsageError
 from objfs.model import Clock
 from objfs.model import Slot as BucketSlot
 from objfs.store import layout
 from objfs.volume import header as headers
 from objfs.volume.header import HEADER_MAX, Secret, VolumeHeader
-from objfs.volume.quorum import STRAGGLER_S, Answers, BucketSet
+from objfs.volume.quorum import STRAGGLER_S, BucketSet
+from objfs.volume.spread import refuse_changed
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,10 @@ async def read_headers(buckets: Mapping[str, Bucket]) -> tuple[dict[str, bytes],
 
 
 async def write_header(buckets: BucketSet, ring: KeyRing, header: VolumeHeader) -> None:
-    """Puts a header on all buckets.  Raises NoQuorum when fewer than a majority of the voters took it:
-    then nothing is known, and the rewrite must be repeated with a higher generation."""
+    """Puts a header on all buckets.  Raises NoQuorum where somebody else has rewritten it since it was read,
+    and when fewer than a majority of the voters took it: then nothing is known, and the rewrite must be
+    repeated with a higher generation."""
+    await refuse_changed(buckets, ring, header.generation)
     data = headers.encode(header, ring)
 
     async def put(_slot: BucketSlot, bucket: Bucket) -> None:
@@ -71,51 +74,6 @@ async def write_header(buckets: BucketSet, ring: KeyRing, header: VolumeHeader) 
             "repeat the command when they answer"
         )
     log.info("header written generation=%d buckets=%d", header.generation, len(answers.values))
-
-
-async def spread_header(
-    buckets: BucketSet, ring: KeyRing, header: VolumeHeader, found: Mapping[str, bytes]
-) -> None:
-    """Puts the newest header on the buckets that were ``found`` (by URL) with an older one: those were away
-    when it was written.  By the lease's holder, before it seals anything: a key that only a minority of the
-    voters holds could be lost with them.  Raises NoQuorum.
-    """
-    generations = {where: _generation(data) for where, data in found.items()}
-    holding = [
-        slot
-        for slot, bucket in buckets.buckets.items()
-        if generations.get(bucket.url, -1) >= header.generation
-    ]
-    missing = [slot for slot in buckets.buckets if slot not in holding]
-    behind = any(generations.get(buckets.buckets[slot].url, -1) >= 0 for slot in missing)
-    if not behind and sum(slot in holding for slot in buckets.voters) >= buckets.quorum:
-        return
-    data = headers.encode(header, ring)
-
-    async def put(_slot: BucketSlot, bucket: Bucket) -> None:
-        await bucket.put(layout.HEADER, data)
-
-    def enough(answers: Answers[None]) -> bool:
-        held = {*holding, *answers.values}
-        return sum(slot in held for slot in buckets.voters) >= buckets.quorum
-
-    answers = await buckets.each(put, slots=missing, enough=enough)
-    log.info("header spread generation=%d buckets=%s", header.generation, sorted(answers.values))
-    if not enough(answers):
-        raise NoQuorum(
-            f"the newest header is on fewer than {buckets.quorum} of {len(buckets.voters)} voting buckets "
-            "and cannot be put on the others now; bring them back"
-        )
-
-
-def _generation(data: bytes) -> int:
-    """0 for what is no header; that of a newer program is left alone."""
-    try:
-        return headers.read_clear(data).generation
-    except NewerFormat:
-        return headers.GENERATION_MAX
-    except CodecError:
-        return 0
 
 
 def require_writable(header: VolumeHeader) -> None:

@@ -141,13 +141,6 @@ class VolumeHome:
             return None
         return State(fields.hexbytes("state_id", 16), fields.hexbytes("volume", 16))
 
-    def _state_if_readable(self) -> State | None:
-        try:
-            return self.read_state()
-        except Corrupt as error:
-            log.warning("%s", error)
-            return None
-
     def new_state(self, volume: bytes) -> State:
         """Draws a new state id and writes it."""
         state = State(secrets.token_bytes(16), volume)
@@ -155,9 +148,10 @@ class VolumeHome:
         return state
 
     def lock(self) -> Lock:
-        """Takes the lock.  Raises HeldElsewhere naming the process that has it, and where a copy of this
-        directory is in use on this machine.  A state id that cannot be read keeps nobody out: who writes asks
-        for it again, and fsck mends it."""
+        """Takes the lock, and draws a state id where there is none yet: what is written here later, and every
+        copy of it, has one.  Raises HeldElsewhere naming the process that has the lock, and where a copy of
+        this directory is in use on this machine; BadSetting.  A state id that cannot be read keeps nobody
+        out: who writes asks for it again, and fsck mends it."""
         descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,15 +159,28 @@ class VolumeHome:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise HeldElsewhere(f"volume {self.name} is in use here by process {holder or '?'}") from None
-        lock, state = Lock(descriptor), self._state_if_readable()
-        if state is not None and not lock.claim(state):
+        lock = Lock(descriptor)
+        try:
+            self._claim(lock)
+        except BaseException:
             lock.release()
-            raise HeldElsewhere(
-                f"volume {self.name} is in use by a mount that runs on a copy of {self.path}; unmount it"
-            )
+            raise
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         return lock
+
+    def _claim(self, lock: Lock) -> None:
+        try:
+            state = self.read_state()
+        except Corrupt as error:
+            log.warning("%s", error)
+            return
+        if state is None and self.config_path.exists():
+            state = self.new_state(self.read_config().volume)
+        if state is not None and not lock.claim(state):
+            raise HeldElsewhere(
+                f"volume {self.name} is in use by a mount that runs on a copy of {self.path}; unmount it"
+            )
 
     def mark_clean(self) -> None:
         """Says that all of the local state is in the last published manifest."""

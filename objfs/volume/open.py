@@ -40,7 +40,6 @@ from objfs.volume.epochs import Holder
 from objfs.volume.features import Features
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.header import newest as newest_header
-from objfs.volume.keys import spread_header
 from objfs.volume.lease import Claim, Lease, acquire
 from objfs.volume.local import VolumeHome
 from objfs.volume.manifest import Manifest
@@ -56,6 +55,7 @@ from objfs.volume.published import Published, adopt, fence, read_newest
 from objfs.volume.quorum import BucketSet
 from objfs.volume.recover import audited, catch_up, rebuild_table, replay
 from objfs.volume.shipping import Stack, read_stack
+from objfs.volume.spread import spread_header
 
 log = logging.getLogger(__name__)
 

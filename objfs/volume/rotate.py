@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import trio
 
 from objfs.codec.keys import MAX_KEYS, KeyRing, Slot, open_slot, rewrap
-from objfs.errors import CodecError, HeldElsewhere, NoQuorum, UsageError, WrongPassphrase
+from objfs.errors import HeldElsewhere, UsageError, WrongPassphrase
 from objfs.model import Clock, WriteGate
 from objfs.volume.epochs import Holder, observe
-from objfs.volume.header import Secret, VolumeHeader, read_clear
-from objfs.volume.keys import read_headers, require_writable, write_header
+from objfs.volume.header import Secret, VolumeHeader
+from objfs.volume.keys import require_writable, write_header
 from objfs.volume.lease import Claim, Lease, acquire
 from objfs.volume.quorum import BucketSet
 
@@ -75,7 +75,6 @@ async def rotate(
     )
     lease, settled = await _take_unused(buckets, ring, clock)
     try:
-        await _refuse_changed(buckets, header)
         await write_header(buckets, renewed, changed)
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + LEASE_S):
@@ -123,16 +122,3 @@ async def _take_unused(buckets: BucketSet, ring: KeyRing, clock: Clock) -> tuple
     claim = Claim(Holder(secrets.token_bytes(16), socket.gethostname(), os.getpid()), LEASE_S)
     lease = await acquire(buckets, ring, claim, WriteGate(), clock, lambda _known: None)
     return lease, lease.previous is None or lease.previous.settled
-
-
-async def _refuse_changed(buckets: BucketSet, header: VolumeHeader) -> None:
-    """Raises NoQuorum where somebody rewrote the header since it was read."""
-    found, _errors = await read_headers({bucket.url: bucket for bucket in buckets.buckets.values()})
-    for where, data in found.items():
-        try:
-            generation = read_clear(data).generation
-        except CodecError as error:
-            log.warning("header skipped bucket=%s: %s", where, error)
-            continue
-        if generation > header.generation:
-            raise NoQuorum(f"the header at {where} was changed by somebody else just now; repeat the command")

@@ -60,6 +60,15 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("cache_reserve", "size", GIB, "Bytes of the host's disk that the cache leaves free.", 0, 2**60),
     Setting(
+        "full_timeout",
+        "seconds",
+        3600.0,
+        "Time for which a writer waits for room in a cache that is full while nothing can be uploaded; "
+        "then it gets ENOSPC.",
+        1,
+        31536000,
+    ),
+    Setting(
         "checkpoint_interval",
         "seconds",
         10.0,
@@ -107,6 +116,7 @@ class VolumeSettings:
 
     cache_size: int = 10 * GIB
     cache_reserve: int = GIB
+    full_timeout: float = 3600.0
     checkpoint_interval: float = 10.0
     fsync: str = "local"
     follow_interval: float = 60.0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from objfs.app.promises import Promises
+import trio
+import trio.testing
+
+from objfs.app.promises import AFTER_S, AGAIN_S, Promises
 from objfs.backends.base import Bucket
 from objfs.backends.memory import MemoryBuckets
 from objfs.backends.wrappers.faults import FailBefore, Fault, FaultyBucket
 from objfs.backends.wrappers.wrapper import Wrapper
-from objfs.errors import Unreachable
+from objfs.errors import NoSuchBucket, Unreachable
 from objfs.model import Slot
 from objfs.volume.quorum import BucketSet
 from tests.doubles.buckets import OverwritingBucket, ReadOnlyBucket, StaleListingBucket, memory_bucket
@@ -52,6 +55,19 @@ async def test_one_that_does_not_answer_hinders_nothing() -> None:
     await found.look()
     assert found.of(Slot(0)) == ()
     assert found.of(Slot(1)) != ()
+
+
+async def test_one_that_was_away_is_looked_at_again(autojump_clock: trio.testing.MockClock) -> None:
+    """What was wrong with it then stood in status for as long as the mount lived."""
+    away = FaultyBucket(Talkative(memory_bucket()))
+    away.add(Fault(FailBefore(NoSuchBucket), times=1))
+    found = promises({0: away})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.run)
+        await trio.sleep(AFTER_S + 1)
+        assert "injected" in found.of(Slot(0))[0]
+    assert "injected" not in "".join(found.of(Slot(0)))
+    assert trio.current_time() < AFTER_S + 2 * AGAIN_S
 
 
 async def test_who_does_not_vote_need_not_decide_races() -> None:

@@ -41,6 +41,28 @@ def test_sentences(code: Code, tolerance: int, health: tuple[str, ...], sentence
 
 
 @pytest.mark.parametrize(
+    ("tolerance", "waiting", "covered"),
+    [
+        (1, (1, 1), "; 1 segment waits for repair, as a bucket did not take its shard: there no loss is"),
+        (
+            2,
+            (7, 1),
+            "; 7 segments wait for repair, as a bucket did not take its shard: there only the loss of one",
+        ),
+        (2, (7, 2), "there no loss is covered"),
+    ],
+)
+def test_segments_that_lack_shards_are_not_covered_like_the_rest(
+    tolerance: int, waiting: tuple[int, int], covered: str
+) -> None:
+    """A bucket that was full for a while looked healthy, and the sentence promised its loss for all."""
+    redundancy = judge(Code(2, tolerance), tolerance, buckets(*("healthy",) * 5), waiting)
+    assert redundancy.sentence.startswith("survives the loss of any")
+    assert covered in redundancy.sentence
+    assert redundancy.degraded
+
+
+@pytest.mark.parametrize(
     ("data", "votes", "sentence"),
     [
         (("healthy",) * 2, "healthy", "survives the loss of any one of 2 buckets"),

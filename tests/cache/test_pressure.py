@@ -81,6 +81,25 @@ async def test_full_for_too_long_is_no_space(tmp_path: Path, autojump_clock: Moc
     assert trio.current_time() == pytest.approx(7)
 
 
+async def test_a_slow_line_that_moves_is_not_a_full_cache(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The time counts from the last write that got in, be it somebody else's."""
+    rig = await full(tmp_path, replace(CAP, full_timeout_s=7))
+    let_in: list[float] = []
+
+    async def writer(number: int) -> None:
+        await rig.cache.admit(256 * 1024)
+        rig.write_now(100 + number, 0, b"y" * 256 * 1024)
+        let_in.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(writer, number)
+        for index in range(3):
+            await trio.sleep(5)
+            rig.cache._shelf.drop(rig.cache._shelf.entries[rig.row(index).chunk])
+    assert let_in == pytest.approx([5, 10, 15])
+
+
 async def test_waiting_ends_when_the_gate_closes(tmp_path: Path, autojump_clock: MockClock) -> None:
     rig = await full(tmp_path)
     async with trio.open_nursery() as nursery:

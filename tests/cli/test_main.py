@@ -38,6 +38,19 @@ def test_called_as_mount_calls_a_helper(
     assert "absent" in capsys.readouterr().err
 
 
+def test_called_as_umount_calls_a_helper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(tmp_path), "-l", "-n", "-v", "-r", "-t", "fuse.objfs"]
+    assert run("umount.fuse.objfs", arguments) == 24
+    assert f"nothing is mounted at {tmp_path}" in capsys.readouterr().err
+
+
+def test_another_mount_namespace_is_left_to_umount(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("umount.fuse.objfs", [str(tmp_path), "-N", "/proc/1/ns/mnt"]) == 2
+    assert "umount -i -N" in capsys.readouterr().err
+
+
 def test_the_overview_of_a_machine_without_volumes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("objfs", ["status", "--json"]) == 0
     assert capsys.readouterr().out == "[]\n"

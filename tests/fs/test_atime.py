@@ -55,6 +55,17 @@ class Subject:
         self.fs.release(fh)
 
 
+async def test_while_paused_reading_sets_no_time_and_what_was_set_is_written() -> None:
+    subject = Subject(RULES[AtimeRule.STRICTATIME])
+    await subject.change()
+    assert await subject.read()
+    await subject.fs.pause()
+    assert subject.row == subject.atime
+    assert not await subject.read()
+    subject.fs.resume()
+    assert await subject.read()
+
+
 # --- the rules -----------------------------------------------------------------------------
 
 

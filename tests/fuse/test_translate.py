@@ -24,10 +24,10 @@ from objfs.errors import (
     Throttled,
     TimedOut,
 )
-from objfs.fs import OPERATION, Caller, FileSystem, FsSettings
+from objfs.fs import Caller, FileSystem, FsSettings
 from objfs.fuse import FuseSettings, Operations, fuse_options
 from objfs.fuse.translate import Views, errno_of, guarded, rename_flag
-from objfs.model import ROOT, Ino, RenameFlag
+from objfs.model import DOING, ROOT, Ino, RenameFlag
 from tests.fs.memory import CHUNK, World
 
 USER = Caller(1000, 100)
@@ -83,7 +83,7 @@ class Handlers:
 
     @guarded
     async def named(self) -> str:
-        return OPERATION.get()
+        return DOING.operation
 
 
 async def test_I8_no_exception_leaves_a_handler(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from tests.system.harness import REPOSITORY, VOLUME, Station, have_fuse, urls, wait_for_end
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may remount")
 
 
 def pid_of(station: Station, word: str | Path) -> int:
@@ -108,24 +111,129 @@ def test_a_busy_mount_is_not_torn_away(station: Station, directory: Path) -> Non
     (directory / "open").write_bytes(b"still works")
 
 
+def helper_of(program: str, station: Station) -> tuple[str, dict[str, str]]:
+    """The script that mount(8) or umount(8) runs, and an environment in which it finds objfs."""
+    console = station.root / "objfs"
+    console.write_text('#!/bin/sh\nexec "$PYTHON" -m objfs "$@"\n')
+    console.chmod(0o755)
+    environment = {"OBJFS": str(console), "PYTHON": station.command()[0]}
+    script = str(REPOSITORY / "contrib" / f"{program}.fuse.objfs")
+    return script, station.full_environment() | environment
+
+
 def test_the_helper_of_mount(station: Station, directory: Path) -> None:
     """What mount(8) runs for ``mount -t fuse.objfs vol DIR`` with an fstab's options."""
-    program = station.root / "objfs"
-    program.write_text('#!/bin/sh\nexec "$PYTHON" -m objfs "$@"\n')
-    program.chmod(0o755)
-    script = str(REPOSITORY / "contrib" / "mount.fuse.objfs")
+    script, environment = helper_of("mount", station)
     helper = [script, VOLUME, str(directory), "-o", "rw,nofail,user,noatime"]
-    environment = station.full_environment() | {
-        "OBJFS": str(program),
-        "PYTHON": station.command()[0],
-    }
     station.mounted.append(directory)
     subprocess.run(helper, check=True, env=environment, timeout=60)
     assert os.path.ismount(directory)
-    if os.geteuid() == 0:
-        subprocess.run([*helper[:-1], "remount,ro"], check=True, env=environment, timeout=60)
-        with pytest.raises(OSError, match="Read-only"):
-            (directory / "file").touch()
+
+
+def remount(station: Station, directory: Path, options: str) -> subprocess.CompletedProcess[str]:
+    """What mount(8) runs for ``mount -o remount,OPTIONS DIR``."""
+    script, environment = helper_of("mount", station)
+    arguments = [script, VOLUME, str(directory), "-o", f"{options},remount,user_id=0,group_id=0"]
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=60)
+
+
+@needs_root
+def test_remounted_read_only_a_mount_keeps_its_lease_and_can_write_again(
+    station: Station, directory: Path
+) -> None:
+    station.mount(VOLUME, directory)
+    with (directory / "file").open("wb"):
+        assert remount(station, directory, "ro").returncode == 21, "busy: a file is open for writing"
+    (directory / "file").write_bytes(b"before")
+    assert remount(station, directory, "ro").returncode == 0
+    with pytest.raises(OSError, match="Read-only"):
+        (directory / "file").touch()
+    atime = (directory / "file").stat().st_atime_ns
+    assert (directory / "file").read_bytes() == b"before"
+    assert (directory / "file").stat().st_atime_ns == atime
+    status = station.status(directory)
+    assert (status["read_only"], status["epoch"] > 0) == (True, True)
+    assert "remounted read-only" in station.run("status", directory).stdout
+    assert remount(station, directory, "rw").returncode == 0
+    (directory / "file").write_bytes(b"after")
+    assert not station.status(directory)["read_only"]
+
+
+@needs_root
+@pytest.mark.parametrize("mode", ["ro", "follow"])
+def test_a_mount_that_holds_no_lease_is_not_made_writable(
+    station: Station, directory: Path, mode: str
+) -> None:
+    """The kernel took it for a writing one, and every write failed."""
+    station.mount(VOLUME, directory, "-o", mode)
+    done = remount(station, directory, "rw")
+    assert (done.returncode, "mount it for writing" in done.stderr) == (21, True)
+    assert remount(station, directory, "ro,noexec").returncode == 0
+    assert os.statvfs(directory).f_flag & (os.ST_RDONLY | os.ST_NOEXEC) == os.ST_RDONLY | os.ST_NOEXEC
+
+
+def test_the_helper_of_umount_returns_when_all_is_in_the_buckets(
+    station: Station, directory: Path, places: list[Path]
+) -> None:
+    """What umount(8) runs for ``umount DIR``: the machine may be lost the moment it returns."""
+    script, environment = helper_of("umount", station)
+    station.mount(VOLUME, directory)
+    content = os.urandom(20_000_000)
+    (directory / "file").write_bytes(content)
+    pid = pid_of(station, directory)
+    subprocess.run([script, str(directory), "-t", "fuse.objfs"], check=True, env=environment, timeout=60)
+    assert wait_for_end(pid, 0)
+    station.forget(VOLUME)
+    station.attach(VOLUME, urls(places))
+    station.mount(VOLUME, directory)
+    assert (directory / "file").read_bytes() == content
+
+
+def test_the_helper_of_umount_leaves_a_busy_mount_and_lets_go_of_it_when_lazy(
+    station: Station, directory: Path
+) -> None:
+    script, environment = helper_of("umount", station)
+    station.mount(VOLUME, directory)
+    pid = pid_of(station, directory)
+    with (directory / "open").open("wb") as file:
+        refused = subprocess.run([script, str(directory)], capture_output=True, text=True, env=environment)
+        assert (refused.returncode, "busy" in refused.stderr) == (21, True)
+        file.write(b"still works")
+        file.flush()
+        lazy = subprocess.Popen([script, str(directory), "-l"], env=environment)
+        while os.path.ismount(directory):
+            assert lazy.poll() is None, "it waits for the program that has a file open"
+    assert lazy.wait(60) == 0
+    assert wait_for_end(pid, 0)
+
+
+@pytest.mark.skipif(shutil.which("findmnt") is None, reason="no findmnt")
+def test_the_helper_under_the_name_of_all_fuse_mounts_drains_ours_and_leaves_others_alone(
+    station: Station, directory: Path, tmp_path: Path
+) -> None:
+    """umount(8) runs ``umount.fuse`` for an absolute path without options of user space."""
+    script, environment = helper_of("umount", station)
+    (tmp_path / "umount.fuse").symlink_to(script)
+    station.mount(VOLUME, directory)
+    pid = pid_of(station, directory)
+    helper = tmp_path / "umount.fuse"
+    other = subprocess.run([helper, str(tmp_path)], capture_output=True, text=True, env=environment)
+    assert (other.returncode, other.stderr.startswith("umount: ")) == (32, True)
+    subprocess.run([helper, str(directory)], check=True, env=environment, timeout=60)
+    assert wait_for_end(pid, 0)
+
+
+def test_the_helper_of_umount_unmounts_what_no_process_of_this_home_answers_for(
+    station: Station, directory: Path, tmp_path: Path
+) -> None:
+    script, environment = helper_of("umount", station)
+    station.mount(VOLUME, directory)
+    pid = pid_of(station, directory)
+    stranger = environment | {"OBJFS_HOME": str(tmp_path / "stranger")}
+    done = subprocess.run([script, str(directory)], capture_output=True, text=True, env=stranger)
+    assert (done.returncode, "unmounted without waiting" in done.stderr) == (0, True)
+    assert not os.path.ismount(directory)
+    assert wait_for_end(pid, 30), "it drains by itself"
 
 
 def test_read_only_and_beside_a_writer(
@@ -177,6 +285,22 @@ def test_a_mount_on_another_machine_is_refused(
         (tmp_path / "mnt2").mkdir()
         said = refused(other, 12, "mount", VOLUME, tmp_path / "mnt2")
     assert f"process {pid_of(station, directory)}" in said
+
+
+def test_a_copy_of_the_state_directory_is_refused_from_the_first_mount_after_attach_on(
+    tmp_path: Path, directory: Path, station: Station, places: list[Path]
+) -> None:
+    """The copy took the lease as its own, and the first mount lost it."""
+    with Station(tmp_path / "other") as other, Station(tmp_path / "copied") as copied:
+        other.attach(VOLUME, urls(places))
+        other.mount(VOLUME, directory)
+        left_out = shutil.ignore_patterns("control.sock")
+        shutil.copytree(other.home / VOLUME, copied.home / VOLUME, ignore=left_out)
+        (tmp_path / "second").mkdir()
+        copied.mounted.append(tmp_path / "second")
+        assert "copy of" in refused(copied, 12, "mount", VOLUME, tmp_path / "second")
+        (directory / "file").write_bytes(b"still the writer")
+        other.umount(directory)
 
 
 def test_wrong_passphrase(station: Station, directory: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ async def test_a_new_machine_checks_what_it_would_get(crashed: Patient) -> None:
     report = await crashed.check(home=home)
     assert (report.rules(), report.exit_code) == ({"in-use"}, ExitCode.OK)
     assert report.seen["segments"] == 2
-    assert sorted(path.name for path in home.path.iterdir()) == sorted([*before, "lock"])
+    assert sorted(path.name for path in home.path.iterdir()) == sorted([*before, "lock", "state.json"])
 
 
 async def test_published_damage_keeps_a_new_machine_out_until_it_is_repaired(crashed: Patient) -> None:

@@ -125,6 +125,23 @@ def test_a_copy_of_a_state_directory_in_use_is_refused(tmp_path: Path) -> None:
     copy.lock().release()
 
 
+def test_a_copy_of_one_that_is_in_use_for_the_first_time_is_refused(tmp_path: Path) -> None:
+    """The first use after ``attach`` drew the id after the lock, and never claimed it."""
+    home, copy = VolumeHome(tmp_path / "one", "v"), VolumeHome(tmp_path / "two", "v")
+    home.create()
+    home.write_config(VolumeConfig(b"v" * 16, ()))
+    lock = home.lock()
+    shutil.copytree(home.path, copy.path)
+    with pytest.raises(HeldElsewhere, match="copy of"):
+        copy.lock()
+    lock.release()
+    drawn = home.read_state()
+    assert drawn is not None
+    assert drawn.volume == b"v" * 16
+    home.lock().release()
+    assert home.read_state() == drawn
+
+
 def test_state_is_drawn_once_and_read_back(tmp_path: Path) -> None:
     home = VolumeHome(tmp_path, "v")
     home.create()

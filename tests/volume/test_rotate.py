@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import trio
 
 from objfs.backends.wrappers.faults import FailBefore, Fault
-from objfs.codec.envelope import ENVELOPE_SIZE, Kind, unpack_envelope
+from objfs.codec.envelope import ENVELOPE_SIZE, Kind, pack_envelope, unpack_envelope
 from objfs.errors import (
     HeldElsewhere,
     LeaseLost,
@@ -24,13 +25,15 @@ from objfs.errors import (
 from objfs.store import layout
 from objfs.volume.attach import identified, read_volume
 from objfs.volume.features import Features
+from objfs.volume.fields import JSON, canonical
 from objfs.volume.header import Secret, read_clear
-from objfs.volume.keys import add_slot, write_header
+from objfs.volume.keys import add_slot, remove_slot, write_header
 from objfs.volume.local import VolumeHome
 from objfs.volume.manifest import decode
 from objfs.volume.open import OpenOptions
 from objfs.volume.readers import PinHolder, PinObserver, new_pin
 from objfs.volume.rotate import Rotated, rotate
+from objfs.volume.spread import refresh_headers
 from tests.volume.rigs import CHEAP, Cloud, running
 from tests.volume.support import PASSPHRASE, TrioClock
 
@@ -62,15 +65,16 @@ async def rotated(
     return await rotate(voting, ring, header, given, TrioClock(), drop=drop)
 
 
-async def key_ids(cloud: Cloud, kind: Kind, names: Iterable[str]) -> set[int]:
-    """The keys that objects are sealed under."""
-    bucket = cloud.memory.open("b0")
-    found = [await bucket.get(name, 0, ENVELOPE_SIZE) for name in names]
+async def key_ids(cloud: Cloud, kind: Kind, objects: Iterable[tuple[str, str]]) -> set[int]:
+    """The keys that objects, as (bucket, key), are sealed under."""
+    found = [await cloud.memory.open(bucket).get(key, 0, ENVELOPE_SIZE) for bucket, key in objects]
     return {unpack_envelope(data, kind).key_id for data in found}
 
 
-async def listed(cloud: Cloud, prefix: str) -> set[str]:
-    return {info.key for info in await cloud.memory.open("b0").list(prefix)}
+async def listed(cloud: Cloud, prefix: str) -> set[tuple[str, str]]:
+    """In all buckets: of a small segment not each has a copy."""
+    names = ("b0", "b1", "b2")
+    return {(name, info.key) for name in names for info in await cloud.memory.open(name).list(prefix)}
 
 
 async def test_new_data_are_under_the_new_key_and_old_ones_stay_readable(tmp_path: Path) -> None:
@@ -209,6 +213,69 @@ async def test_a_key_that_only_a_minority_holds_seals_nothing(tmp_path: Path) ->
     for name in cloud.names:
         assert read_clear(await cloud.memory.open(name).get(layout.HEADER)).generation == 2
     await volume.close(clean=True, settled=True)
+
+
+@pytest.mark.parametrize("how", ["removed", "rotated"])
+async def test_a_stale_header_is_not_written_over_newer_ones_that_were_silent_when_it_was_read(
+    tmp_path: Path, how: str
+) -> None:
+    """The mount read only the copy that missed the removal, and then put it back on all the others."""
+    cloud, home, recovery = await made(tmp_path)
+    stale = await cloud.memory.open("b0").get(layout.HEADER)
+    if how == "removed":
+        volume = await cloud.open(home)
+        await remove_slot(volume.buckets, volume.ring, volume.header, 1)
+        await volume.close(clean=True, settled=True)
+    else:
+        await rotated(cloud, home, [PASSPHRASE], drop=True)
+    await cloud.memory.open("b0").put(layout.HEADER, stale)
+    buckets = cloud.buckets(home)
+    for bucket in buckets.values():
+        if bucket.url != "mem://b0":
+            bucket.add(Fault(FailBefore(Unreachable), op="get", key=layout.HEADER, times=1))
+    with pytest.raises(NoQuorum, match=r"newe[a-z]+ header"):
+        await cloud.open_with(home, buckets, secret=recovery)
+    assert await generations(cloud) == [1, 2, 2]
+    with pytest.raises(WrongPassphrase, match="removed"):
+        await cloud.open_with(home, cloud.buckets(home), secret=recovery)
+
+
+async def generations(cloud: Cloud) -> list[int]:
+    """Of the headers on all buckets."""
+    return [read_clear(await cloud.memory.open(name).get(layout.HEADER)).generation for name in cloud.names]
+
+
+async def test_a_bucket_that_comes_back_during_a_mount_gets_the_header(tmp_path: Path) -> None:
+    """Also one that a key command rewrote meanwhile; what proves nothing is overwritten."""
+    cloud, home, _ = await made(tmp_path)
+    volume = await cloud.open(home)
+    stale = await cloud.memory.open("b1").get(layout.HEADER)
+    changed = await add_slot(volume.buckets, volume.ring, volume.header, OTHER, TrioClock(), cost=CHEAP)
+    await cloud.memory.open("b1").put(layout.HEADER, stale)
+    document = json.loads(stale[ENVELOPE_SIZE:]) | {"generation": 99}
+    await cloud.memory.open("b2").put(layout.HEADER, envelope_of(document))
+    await refresh_headers(volume.buckets, volume.ring)
+    newest = await cloud.memory.open("b0").get(layout.HEADER)
+    assert read_clear(newest).generation == changed.generation
+    for name in cloud.names:
+        assert await cloud.memory.open(name).get(layout.HEADER) == newest
+    await volume.close(clean=True, settled=True)
+
+
+async def test_two_key_commands_at_once_do_not_undo_each_other(tmp_path: Path) -> None:
+    cloud, home, _ = await made(tmp_path)
+    volume = await cloud.open(home)
+    buckets, ring, before = volume.buckets, volume.ring, volume.header
+    await add_slot(buckets, ring, before, OTHER, TrioClock(), cost=CHEAP)
+    with pytest.raises(NoQuorum, match="repeat"):
+        await remove_slot(buckets, ring, before, 1)
+    await volume.close(clean=True, settled=True)
+
+
+def envelope_of(document: dict[str, JSON]) -> bytes:
+    """A header as a forger writes it."""
+    payload = canonical(document)
+    return pack_envelope(Kind.HEADER, 1, len(payload)) + payload
 
 
 async def test_features_that_only_a_newer_program_may_write_are_left_alone(tmp_path: Path) -> None:
