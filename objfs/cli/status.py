@@ -153,7 +153,9 @@ def _cache(cache: Fields) -> str:
 
 def _loop(loop: Fields) -> str:
     longest, over = loop.number("longest_s", 0, 1e9), loop.integer("over_50ms")
-    return f"longest block {longest * 1000:.0f} ms in {loop.text('operation')}, {over} over 50 ms"
+    operation = loop.text("operation")
+    culprit = f" in {operation}" if operation else ""
+    return f"longest block {longest * 1000:.0f} ms{culprit}, {over} over 50 ms"
 
 
 def _buckets(status: Fields) -> list[str]:
