@@ -1,8 +1,8 @@
 """The place to mount on, and what the kernel says is mounted where.
 
 Owns the checks before a mount, the reading of ``/proc/self/mountinfo`` and the unmounting.  A mount point
-that objfs makes has mode 000: when nothing is mounted there, nobody can write below it by mistake, and
-an ``rsync --delete`` fails and does not empty the other side.
+that objfs makes for root has mode 000: when nothing is mounted there, nobody can write below it by mistake,
+and an ``rsync --delete`` fails and does not empty the other side.
 """
 
 from __future__ import annotations
@@ -103,8 +103,10 @@ def prepare(directory: Path, *, make: bool) -> Path:
 
 
 def _make(place: Path) -> Path:
+    """Root's has mode 000: nobody writes below it while nothing is mounted.  Others mount by fusermount3,
+    which wants a directory that its caller may enter and write to."""
     try:
-        place.mkdir(mode=0o000, parents=True)
+        place.mkdir(mode=0o000 if os.geteuid() == 0 else 0o700, parents=True)
     except OSError as error:
         raise MountPointUnusable(f"{place} cannot be made: {error.strerror}") from None
     return place

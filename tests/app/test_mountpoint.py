@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +13,32 @@ import pytest
 from objfs.app.mountpoint import Mounted, find_mount, holder_of, mounts, prepare, unmount
 from objfs.errors import ExitCode, MountPointUnusable, NotMounted
 
+NOBODY = 65534
+
 
 def test_a_made_directory_lets_nobody_in(tmp_path: Path) -> None:
     place = prepare(tmp_path / "new" / "mnt", make=True)
     assert stat.S_IMODE(place.stat().st_mode) == 0
     assert prepare(place, make=True) == place
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """The test runs as one; a directory of his."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(directory)
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_may_enter_and_write_to_what_was_made_for_him(ordinary_user: Path) -> None:
+    """Or fusermount3 refuses to mount there."""
+    place = prepare(ordinary_user / "mnt", make=True)
+    assert os.access(place, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def test_missing_is_refused_unless_asked_for(tmp_path: Path) -> None:
