@@ -12,12 +12,14 @@ import pytest
 from tests.posix.conftest import CHUNK_SIZE
 
 MIB = 1024 * 1024
+SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where dpkg looks for what it needs; not on every user's PATH."""
 NO_SETTINGS = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "LC_ALL": "C"}
 WHO = ["-c", "user.name=Ann", "-c", "user.email=ann@example.org", "-c", "gc.auto=0"]
 
 
 def run(*words: str | Path, cwd: Path | None = None) -> str:
-    environment = {**os.environ, **NO_SETTINGS}
+    environment = {**os.environ, **NO_SETTINGS, "PATH": f"{os.environ['PATH']}:{SYSTEM}"}
     done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -218,7 +218,8 @@ def test_the_helper_under_the_name_of_all_fuse_mounts_drains_ours_and_leaves_oth
     pid = pid_of(station, directory)
     helper = tmp_path / "umount.fuse"
     other = subprocess.run([helper, str(tmp_path)], capture_output=True, text=True, env=environment)
-    assert (other.returncode, other.stderr.startswith("umount: ")) == (32, True)
+    assert other.returncode != 0
+    assert other.stderr.startswith("umount: ")
     subprocess.run([helper, str(directory)], check=True, env=environment, timeout=60)
     assert wait_for_end(pid, 0)
 
