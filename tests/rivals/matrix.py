@@ -9,7 +9,8 @@ After each combination
 - each successor found one moment of the writer before, with all that any flush of that one ever promised,
   be it one that returned long after the takeover;
 - whoever held the volume is found alive by others, and they are refused;
-- fsck finds no damage, from every state directory and from a new machine, with every byte read;
+- fsck finds no damage but copies of manifests that did not get everywhere, from every state directory and
+  from a new machine, with every byte read;
 - every machine that ever wrote gets the last writer's tree when it opens the volume again.
 """
 
@@ -25,7 +26,6 @@ import trio
 from objfs.app.clock import SystemClock
 from objfs.backends.base import Bucket
 from objfs.backends.registry import open_bucket
-from objfs.errors import ExitCode
 from objfs.model import Code
 from objfs.volume.attach import Offered, attach
 from objfs.volume.fsck import FsckOptions
@@ -52,6 +52,9 @@ WORK = 25
 """Operations of each writer between two events."""
 NUMBERS = 1_000_000
 """Of operations, for each writer."""
+COPIES = {"manifest-copy"}
+"""A manifest that counts with two buckets of three and is not on the third: its put was under way when the
+writer was stopped, or when it stopped itself.  fsck tells it, and puts it there."""
 
 
 @dataclass
@@ -245,8 +248,8 @@ def assert_sound(root: Path) -> None:
         async def check() -> None:
             report = await check_volume(home, PASSPHRASE, raw, clock=SystemClock(), options=options)
             found = [one.line for one in report.findings]
-            assert report.exit_code is ExitCode.OK, found
-            assert not report.of(Grade.DAMAGE, Grade.LOSS, Grade.UNSEEN), found
+            assert not report.of(Grade.LOSS, Grade.UNSEEN), found
+            assert report.rules(Grade.DAMAGE) <= COPIES, found
 
         trio.run(check)
     finally:
