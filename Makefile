@@ -16,7 +16,7 @@ TEST_PACKAGES := rsync git attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-c
 SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
 .PHONY: help mount umount test check fmt bench posix roundtrip lost-machine crashes packages test-packages clean
-.PHONY: pjdfstest fsx ltp realapps model suite-packages
+.PHONY: two-writers faults powercut pjdfstest fsx ltp realapps model suite-packages
 
 help: ## this text
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,15 @@ lost-machine: packages $(VENV)/.stamp-dev ## 20 machines lost under load, each r
 
 crashes: packages $(VENV)/.stamp-dev ## kills, power cuts, lost machines and killed mounts by the thousand, judged by one oracle
 	@$(BIN)/python -m tests.crashes $(ARGS)
+
+two-writers: packages $(VENV)/.stamp-dev ## every end of a writer times every way to succeed it (ARGS="--rounds N --first SEED")
+	@$(BIN)/python -bb -m tests.rivals $(ARGS)
+
+faults: packages test-packages $(VENV)/.stamp-dev ## mixed load over a real S3 server through a network that fails (ARGS="--minutes 10")
+	@$(BIN)/python -bb -m tests.system.faults $(ARGS)
+
+powercut: packages test-packages $(VENV)/.stamp-dev ## the power cut under SQLite and git on a mount (ARGS="--cuts N --seed SEED")
+	@$(BIN)/python -bb -m tests.powercut $(ARGS)
 
 pjdfstest: packages $(VENV)/.stamp-dev ## upstream's POSIX assertions on a mount (PJDFSTEST=PATH of a built checkout)
 	@$(BIN)/python -bb -m tests.conformance.pjdfstest $(PJDFSTEST) $(ARGS)

@@ -29,7 +29,7 @@ from objfs.backends.s3_errors import status_of, translate
 from objfs.backends.s3_remarks import remarks
 from objfs.backends.s3_settings import THREADS, S3Settings
 from objfs.backends.url import BucketURL
-from objfs.errors import ContractBroken, MalformedURL, NoSuchObject, ObjectExists, RangeError
+from objfs.errors import ContractBroken, MalformedURL, NoSuchObject, ObjectExists, ObjfsError, RangeError
 from objfs.model import NS
 
 if TYPE_CHECKING:  # the stubs are a development dependency
@@ -101,12 +101,15 @@ class S3Bucket:
         if client is not None:
             await trio.to_thread.run_sync(client.close, limiter=self._threads)
 
-    async def _page(self, prefix: str, token: str) -> ListObjectsV2OutputTypeDef:
+    async def _page(self, prefix: str, token: str) -> tuple[list[ObjectInfo], ListObjectsV2OutputTypeDef]:
         more: dict[str, Any] = {"ContinuationToken": token} if token else {}
         name = self._prefix + prefix
-        return await self._run(
-            "list", prefix, lambda client: client.list_objects_v2(Bucket=self._bucket, Prefix=name, **more)
-        )
+
+        def look(client: S3Client) -> tuple[list[ObjectInfo], ListObjectsV2OutputTypeDef]:
+            page = client.list_objects_v2(Bucket=self._bucket, Prefix=name, **more)
+            return self._objects(page), page
+
+        return await self._run("list", prefix, look)
 
     def _objects(self, page: ListObjectsV2OutputTypeDef) -> list[ObjectInfo]:
         skip = len(self._prefix)
@@ -204,8 +207,8 @@ class S3Bucket:
         found: list[ObjectInfo] = []
         token = ""
         while True:
-            page = await self._page(prefix, token)
-            found += self._objects(page)
+            objects, page = await self._page(prefix, token)
+            found += objects
             if not page.get("IsTruncated"):
                 return sorted(found, key=lambda info: info.key)
             last, token = token, page.get("NextContinuationToken", "")
@@ -224,7 +227,9 @@ def open_url(url: BucketURL, options: Mapping[str, str]) -> S3Bucket:
 def _work(where: str, work: Callable[[S3Client], T], client: S3Client) -> T:
     try:
         return work(client)
-    except (BotoCoreError, ClientError, OSError) as failure:
+    except ObjfsError:
+        raise
+    except Exception as failure:  # also whatever a parser trips over in an answer that makes no sense
         raise translate(failure, where) from failure
 
 

@@ -119,7 +119,11 @@ def translate(failure: Exception, where: str) -> BucketError:
     for cause, kind in _CLIENT_SIDE:
         if isinstance(failure, cause):
             return kind(f"{where}: {failure}")
-    return (Unreachable if isinstance(failure, OSError) else BucketError)(f"{where}: {failure}")
+    if isinstance(failure, BotoCoreError):
+        return BucketError(f"{where}: {failure}")
+    if isinstance(failure, OSError):
+        return Unreachable(f"{where}: {failure}")
+    return Unreachable(f"{where}: the answer makes no sense ({type(failure).__name__}: {failure})")
 
 
 def _kind(code: str, status: int) -> type[BucketError]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -285,6 +286,27 @@ async def test_a_conflict_is_a_lost_race_only_where_there_is_an_object(scripted:
     with pytest.raises(ObjectExists):
         await bucket.put_if_absent("lease", b"x")
     assert scripted.asked[0][2]["If-None-Match"] == "*"
+    await bucket.aclose()
+
+
+LISTED = (
+    b"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>object</Key><Size>1</Size>"
+    b"<LastModified>2026-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>"
+)
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"", b"<Kez>object</Kez>", b"<Size>l</Size>", b"<LastModified>?</LastModified>"]
+)
+async def test_an_answer_that_makes_no_sense_is_worth_a_retry(scripted: Scripted, wrong: bytes) -> None:
+    """A byte changed on the way: what botocore makes of it must not end the mount."""
+    tag = wrong.partition(b">")[0].replace(b"Kez", b"Key")
+    body = re.sub(tag + b">[^<]*</[^>]*>", wrong, LISTED) if wrong else LISTED[:-3]
+    bucket = scripted.open()
+    scripted.answers = [(200, {}, LISTED), (200, {}, body)]
+    assert [info.key for info in await bucket.list("")] == ["object"]
+    with pytest.raises(Unreachable, match="list"):
+        await bucket.list("")
     await bucket.aclose()
 
 

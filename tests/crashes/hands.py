@@ -105,6 +105,15 @@ class Hands:
         await self._walk(ROOT, b"", found)
         return found
 
+    def names(self, directory: Ino = ROOT, above: bytes = b"") -> list[bytes]:
+        """All paths; no content is asked for."""
+        found = []
+        for entry in self._fs.readdir(directory, 0, MOST_ENTRIES):
+            found.append(above + entry.name)
+            if entry.attr.is_dir:
+                found += self.names(entry.attr.ino, above + entry.name + b"/")
+        return found
+
     async def _walk(self, directory: Ino, above: bytes, found: dict[bytes, Thing]) -> None:
         for entry in self._fs.readdir(directory, 0, MOST_ENTRIES):
             path = above + entry.name

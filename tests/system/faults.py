@@ -1,0 +1,311 @@
+"""Mixed load on a mount over a real S3 server behind a network that fails (I8).
+
+    python -m tests.system.faults [--minutes N] [--server ceph|moto] [--seed N]
+
+A 2+1 volume, each of its buckets behind a proxy with bad weather (``tests.servers.network``): now and then
+one bucket is gone for a while, and in the middle all are.  Programs write, read, rename and delete beside it
+(``tests.system.load``).  At the end the faults are lifted, and then: a flush returns and the volume is
+unmounted without help; another machine gets every byte; the process has kept within its memory and the state
+directory within its cap.  The figures are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+from objfs.errors import ExitCode
+from tests.servers import ceph
+from tests.servers.network import (
+    BROKEN,
+    FORBIDDEN,
+    SLOW_DOWN,
+    Chance,
+    Flipped,
+    HalfOpen,
+    Latency,
+    LostAnswer,
+    Proxy,
+    Reset,
+    Truncated,
+    network,
+)
+from tests.system.harness import VOLUME, Station
+from tests.system.load import Worker, differences
+
+MIB = 1024 * 1024
+CAP = 64 * MIB
+MEMORY = 512 * MIB
+OPTIONS = f"cache_size={CAP},cache_reserve=0,checkpoint_interval=2,request_timeout=5"
+WORKERS = 3
+LOOK_S = 0.2
+PATIENCE_S = 60.0
+"""For one operation, after everything is well again."""
+STORM = (
+    Chance(0.05, SLOW_DOWN),
+    Chance(0.01, BROKEN),
+    Chance(0.01, FORBIDDEN),
+    Chance(0.02, Reset()),
+    Chance(0.02, LostAnswer()),
+    Chance(0.01, Truncated()),
+    Chance(0.01, Flipped()),
+    Chance(0.005, HalfOpen(30)),
+    Chance(0.10, Latency(0.2)),
+)
+GONE = 0.1
+"""The share of the time in which all buckets are gone, in the middle; and of that for which one is, often."""
+
+
+@dataclass
+class Watch(threading.Thread):
+    """Measures a mount from outside; in bytes."""
+
+    pid: int
+    state: Path
+    memory: int = 0
+    disk: int = 0
+    _told: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    __hash__ = threading.Thread.__hash__
+
+    def run(self) -> None:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            while not self._told.wait(LOOK_S):
+                self._look()
+
+    def _look(self) -> None:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        self.memory = next(
+            (int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), self.memory
+        )
+        found = {(status.st_dev, status.st_ino): status.st_blocks * 512 for status in self._files()}
+        self.disk = max(self.disk, sum(found.values()))
+
+    def _files(self) -> Iterator[os.stat_result]:
+        """Files with names, and those without that the process has open."""
+        opened = list(Path(f"/proc/{self.pid}/fd").iterdir())
+        for path in [*self.state.rglob("*"), *opened]:
+            with contextlib.suppress(FileNotFoundError):
+                inside = path.parent != Path(f"/proc/{self.pid}/fd") or str(path.readlink()).startswith(
+                    f"{self.state}/"
+                )
+                if inside:
+                    yield path.stat()
+
+    def finish(self) -> None:
+        self._told.set()
+        self.join()
+
+
+@dataclass
+class Figures:
+    """What a run was."""
+
+    seconds: float
+    workers: list[Worker]
+    watch: Watch
+    proxies: list[Proxy]
+    drained_s: float
+    compared: int = 0
+    mended: int = 0
+    """Copies of manifests that fsck had to put."""
+    complaints: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        operations = sum((worker.operations for worker in self.workers), Counter[str]())
+        failed = sum((worker.failed_reads for worker in self.workers), Counter[str]())
+        struck = sum((proxy.struck for proxy in self.proxies), Counter[str]())
+        yield f"load          {self.seconds:.0f} s, {operations.total()} operations: {_counts(operations)}"
+        yield f"bytes         {self._sum('written')} written, {self._sum('read')} read and compared"
+        yield f"failed reads  {_counts(failed) or 'none'}"
+        yield f"slowest       {max(worker.slowest_s for worker in self.workers):.1f} s"
+        yield f"requests      {sum(proxy.requests for proxy in self.proxies)}"
+        yield f"faults        {_counts(struck)}"
+        yield f"memory        {self.watch.memory // MIB} MiB at most, {MEMORY // MIB} allowed"
+        yield f"local disk    {self.watch.disk // MIB} MiB at most, {CAP // MIB} allowed"
+        yield f"drained       {self.drained_s:.1f} s after the faults were lifted"
+        yield f"compared      {self.compared} files on a second machine"
+        yield f"fsck          put {self.mended} copies of manifests, and finds nothing more"
+
+    def _sum(self, name: str) -> str:
+        return f"{sum(getattr(worker, name) for worker in self.workers) / MIB:.0f} MiB"
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.most_common())
+
+
+# --- the run -------------------------------------------------------------------------------
+
+
+def run(root: Path, endpoint: str, seconds: float, seed: int) -> Figures:
+    """A volume over new buckets of a server.  Raises CommandFailed where a command does not end as it must;
+    what else is wrong is among the figures' complaints.  Credentials come from the environment."""
+    with network(endpoint, 3, seed=seed) as proxies, Station(root / "machine") as station:
+        urls = _buckets(endpoint, proxies)
+        station.mkfs(VOLUME, urls)
+        mount = root / "mnt"
+        station.mount(VOLUME, mount, "-o", OPTIONS)
+        watch = Watch(int(station.status(mount)["pid"]), station.home / VOLUME)
+        watch.start()
+        workers = [Worker(mount / f"program {number}", seed * WORKERS + number) for number in range(WORKERS)]
+        for worker in workers:
+            worker.start()
+        _weather(proxies, seconds, random.Random(f"weather {seed}"), workers)
+        drained_s = _settle(station, mount, proxies, workers)
+        watch.finish()
+        figures = Figures(seconds, workers, watch, proxies, drained_s)
+        _judge(figures)
+        _compare(root, urls, figures)
+        return figures
+
+
+def _buckets(endpoint: str, proxies: Sequence[Proxy]) -> list[str]:
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    with contextlib.closing(client):
+        for number in range(len(proxies)):
+            client.create_bucket(Bucket=f"objfs-faults-{number}")
+    return [
+        f"s3://objfs-faults-{number}/v?endpoint={proxy.endpoint}&region=us-east-1&path_style=1"
+        for number, proxy in enumerate(proxies)
+    ]
+
+
+def _weather(
+    proxies: Sequence[Proxy], seconds: float, generator: random.Random, workers: Sequence[Worker]
+) -> None:
+    """Storms everywhere; in turn one bucket is gone and back, and once all of them are."""
+    for proxy in proxies:
+        proxy.weather = STORM
+    stretch = seconds * GONE
+    began = time.monotonic()
+    for gone in (*_ones(proxies, generator, 3), proxies, *_ones(proxies, generator, 2)):
+        _pass(stretch / 2, workers)
+        for proxy in gone:
+            proxy.go()
+        _pass(stretch, workers)
+        for proxy in gone:
+            proxy.come_back()
+    _pass(seconds - (time.monotonic() - began), workers)
+
+
+def _ones(proxies: Sequence[Proxy], generator: random.Random, times: int) -> Iterator[list[Proxy]]:
+    for _ in range(times):
+        yield [generator.choice(proxies)]
+
+
+def _pass(seconds: float, workers: Sequence[Worker]) -> None:
+    """Time goes by; less where somebody has found something wrong."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not any(worker.complaint for worker in workers):
+        workers[0].join(min(LOOK_S, max(0.0, end - time.monotonic())))
+
+
+def _settle(station: Station, mount: Path, proxies: Sequence[Proxy], workers: Sequence[Worker]) -> float:
+    """Everything is well again, and the volume is unmounted; how long it took until all was safe."""
+    for worker in workers:
+        worker.finish()
+    for proxy in proxies:
+        proxy.weather = ()
+    lifted = time.monotonic()
+    for worker in workers:
+        worker.join(PATIENCE_S)
+        worker.complaint = worker.complaint or ("never came back" if worker.is_alive() else "")
+    station.run("flush", mount)
+    drained_s = time.monotonic() - lifted
+    station.umount(mount)
+    return drained_s
+
+
+def _judge(figures: Figures) -> None:
+    figures.complaints += [worker.complaint for worker in figures.workers if worker.complaint]
+    if figures.watch.memory >= MEMORY:
+        figures.complaints.append(f"{figures.watch.memory} bytes of memory")
+    if figures.watch.disk > CAP:
+        figures.complaints.append(f"{figures.watch.disk} bytes of local disk")
+
+
+def _compare(root: Path, urls: Sequence[str], figures: Figures) -> None:
+    """Every byte, from a machine that has nothing."""
+    mount = root / "second mnt"
+    with Station(root / "second") as second:
+        second.attach(VOLUME, urls)
+        second.mount(VOLUME, mount)
+        for worker in figures.workers:
+            figures.complaints += differences(mount / worker.root.name, worker.files)
+            figures.compared += len(worker.files)
+        second.umount(mount)
+        _repair(second, figures)
+
+
+def _repair(station: Station, figures: Figures) -> None:
+    """A bucket that was gone lacks manifests that counted without it: that, and nothing else, is mended."""
+    command = station.command("fsck", VOLUME, "--repair")
+    done = subprocess.run(command, env=station.full_environment(), capture_output=True, text=True)
+    damage = [line for line in done.stdout.splitlines() if line.startswith(("damage", "loss"))]
+    others = [line for line in damage if "manifest-copy" not in line]
+    if others or done.returncode not in (ExitCode.OK, ExitCode.DAMAGE_HEALED):
+        figures.complaints.append(f"fsck --repair ended with {done.returncode}: {done.stdout}{done.stderr}")
+    figures.mended = len(damage)
+    if damage:
+        station.run("fsck", VOLUME)
+
+
+# --- running -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def moto() -> Iterator[ceph.S3Server]:
+    """The server in this process, for machines without a real one."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield ceph.S3Server(f"http://{host}:{port}")
+    finally:
+        server.stop()
+
+
+SERVERS = {"ceph": ceph.running, "moto": moto}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--server", choices=sorted(SERVERS), default="ceph")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="objfs-faults-"))
+    with SERVERS[arguments.server]() as server:
+        os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
+        os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key
+        figures = run(root, server.endpoint, 60 * arguments.minutes, arguments.seed)
+    if not figures.complaints:
+        shutil.rmtree(root)
+    wrong = [f"WRONG         {complaint} (kept: {root})" for complaint in figures.complaints]
+    sys.stdout.write("\n".join([*figures.lines(), *wrong]) + "\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
