@@ -41,7 +41,7 @@ class BucketURL:
 
 def parse_text(text: str) -> BucketURL:
     """Reads ``scheme://place/prefix?name=value`` or a plain path; MalformedURL says what is wrong."""
-    if not text or "\0" in text or text != text.strip():
+    if not text or "\0" in text or text != text.strip() or not _is_unicode(text):
         raise MalformedURL(f"{text!r}: a bucket is a URL such as s3://bucket/prefix, or a path")
     match = _SCHEME.match(text)
     if match is None:
@@ -68,8 +68,16 @@ def _refuse_query(text: str) -> None:
             raise MalformedURL(f"{text}: file:// takes no {name}; a {mark} in a name is %{ord(mark):02X}")
 
 
+def _is_unicode(text: str) -> bool:
+    """False for arguments whose bytes are no UTF-8: such a place could not be written down again."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _remote_url(text: str) -> BucketURL:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise MalformedURL(f"{text}: {error}") from None
     if "@" in parts.netloc:
         raise MalformedURL("credentials do not belong into a bucket URL: they are options of this machine")
     query = _query(parts.query)

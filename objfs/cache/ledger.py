@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from objfs.model import ChunkId
+from objfs.model import FRAME_SIZE, ChunkId
 
 log = logging.getLogger(__name__)
 
@@ -92,5 +92,6 @@ def _records(path: Path) -> Iterable[tuple[int, int, int, int]]:
     if not data.startswith(_MAGIC):
         return []
     body = data[len(_MAGIC) :]
-    # A crash may leave half a record at the end.
-    return RECORD.iter_unpack(body[: len(body) // RECORD.size * RECORD.size])
+    # A crash may leave half a record at the end, and a rotten disk one of any length.
+    records = RECORD.iter_unpack(body[: len(body) // RECORD.size * RECORD.size])
+    return (record for record in records if 0 < record[2] <= FRAME_SIZE)

@@ -24,7 +24,7 @@ from typing import Protocol
 from objfs.errors import Corrupt, ObjfsError, Unclean
 from objfs.meta.pages import PageSet, spooled
 from objfs.meta.schema import PAGE_SIZE
-from objfs.meta.sums import PageSums, total_of
+from objfs.meta.sums import SUM_SIZE, PageSums, total_of
 
 MODULUS = 2**256
 _COPY_PAGES = 256
@@ -59,7 +59,7 @@ class Replica:
         self._directory = directory
         self._hash = hasher
         directory.mkdir(mode=0o700, exist_ok=True)
-        self._state = _load(directory / "image.json")
+        self._state = _load(directory)
         self._zero = bytes(PAGE_SIZE)
         self._image = os.open(directory / "image", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._sums = PageSums(directory / "sums")
@@ -276,7 +276,7 @@ class ReplicaFacts:
 
 def inspect(directory: Path, hasher: Callable[[int, bytes], int]) -> ReplicaFacts:
     """Reads all of a replica that nobody has open, and changes nothing.  Raises Corrupt, OSError."""
-    state = _load(directory / "image.json")
+    state = _load(directory)
     hashes = total_of(directory / "sums", state.page_count)
     with (directory / "image").open("rb") as stream:
         pages = sum(hasher(*page) for page in _walk(stream.fileno(), state.page_count)) % MODULUS
@@ -287,14 +287,28 @@ def inspect(directory: Path, hasher: Callable[[int, bytes], int]) -> ReplicaFact
 def different_pages(directory: Path, database: Path) -> list[int]:
     """The numbers of the pages in which a closed database differs from the image: nobody in this process may
     have it open.  Raises Corrupt, OSError."""
-    count = _load(directory / "image.json").page_count
+    count = _load(directory).page_count
     with (directory / "image").open("rb") as image, database.open("rb") as other:
         size = max(count, -(-os.fstat(other.fileno()).st_size // PAGE_SIZE))
         pairs = zip(_walk(image.fileno(), size), _walk(other.fileno(), size), strict=True)
         return [ours[0] for ours, theirs in pairs if ours != theirs]
 
 
-def _load(path: Path) -> _State:
+def _load(directory: Path) -> _State:
+    """What is noted.  A note of more pages than either file holds (a rotten one, or ``apply`` was
+    interrupted) is cut to these: the time of every walk is bounded by what is there, and pages beyond differ
+    in any case."""
+    state = _parse(directory / "image.json")
+    held = (_records(directory / "image", PAGE_SIZE), _records(directory / "sums", SUM_SIZE))
+    state.page_count = min(state.page_count, max(held))
+    return state
+
+
+def _records(path: Path, size: int) -> int:
+    return -(-path.stat().st_size // size) if path.exists() else 0
+
+
+def _parse(path: Path) -> _State:
     if not path.exists():
         return _State()
     try:
@@ -303,9 +317,12 @@ def _load(path: Path) -> _State:
         if record["format"] != _FORMAT:
             raise Corrupt(f"{path}: format {record['format']} is unknown; remove the directory to begin anew")
         number = None if digest is None else int(digest, 16)
-        return _State(int(record["page_count"]), number, {int(page) for page in record["suspect"]})
-    except (ValueError, KeyError, TypeError) as error:
+        state = _State(int(record["page_count"]), number, {int(page) for page in record["suspect"]})
+        if state.page_count < 0 or not 0 <= (number or 0) < MODULUS:
+            raise ValueError("numbers out of range")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Corrupt(f"{path}: cannot be read ({error}); remove the directory to begin anew") from error
+    return state
 
 
 def _walk(descriptor: int, page_count: int) -> Iterator[tuple[int, bytes]]:

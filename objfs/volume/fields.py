@@ -9,7 +9,6 @@ ignore is announced by a feature bit.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -87,7 +86,7 @@ class Fields:
         value = self.text(key, longest * 4 // 3 + 4)
         try:
             return base64.b64decode(value, validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one; letters beyond ASCII raise the plain one
             raise self.wrong(key, "base64") from None
 
     def items(self, key: str, longest: int) -> list[JSON]:

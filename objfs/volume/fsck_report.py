@@ -58,9 +58,12 @@ class Finding:
 
     @classmethod
     def from_json(cls, fields: Fields) -> Finding:
+        grade = fields.text("grade", 256)
+        if grade not in {one.value for one in Grade}:
+            raise fields.wrong("grade", "a grade that is known here")
         return cls(
             fields.text("rule", 256),
-            Grade(fields.text("grade", 256)),
+            Grade(grade),
             fields.text("object", _LONGEST),
             fields.text("what", _LONGEST),
             fields.text("bucket", _LONGEST),

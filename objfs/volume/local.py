@@ -129,7 +129,11 @@ class VolumeHome:
     def read_config(self) -> VolumeConfig:
         """Raises NoSuchVolume, BadSetting."""
         self.require()
-        return parse_config(self.config_path.read_text(encoding="utf-8"), str(self.config_path))
+        try:
+            text = self.config_path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadSetting(f"{self.config_path}: is not UTF-8 ({error.reason} at {error.start})") from None
+        return parse_config(text, str(self.config_path))
 
     def write_config(self, config: VolumeConfig) -> None:
         replace_file(self.config_path, format_config(config).encode("utf-8"))
@@ -281,7 +285,7 @@ def parse_config(text: str, where: str) -> VolumeConfig:
     """Raises BadSetting naming the file and the full key that is unknown, missing or wrong."""
     try:
         return _config_of(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, BadSetting) as error:
+    except (tomllib.TOMLDecodeError, BadSetting, RecursionError) as error:
         raise BadSetting(f"{where}: {error}") from None
 
 

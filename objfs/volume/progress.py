@@ -24,7 +24,8 @@ from objfs.volume.local import VolumeHome, read_json, write_json
 
 log = logging.getLogger(__name__)
 
-PAGES_MAX = 2**30
+NUMBERS_MAX = 64 * 1024 * 1024
+"""Plain bytes of one delta's page numbers; 4 for each page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,11 @@ def _unpack_numbers(text: JSON) -> frozenset[int]:
     if not isinstance(text, str):
         raise Corrupt("deltas.json: not a text")
     try:
-        plain = zstandard.ZstdDecompressor().decompress(base64.b64decode(text), max_output_size=PAGES_MAX)
+        packed = base64.b64decode(text)
+        # The length in the zstd header is checked first: the library allocates by it.
+        if not 0 <= zstandard.get_frame_parameters(packed).content_size <= NUMBERS_MAX:
+            raise Corrupt("deltas.json: declares an impossible length")
+        plain = zstandard.ZstdDecompressor().decompress(packed)
     except (zstandard.ZstdError, binascii.Error) as error:
         raise Corrupt(f"deltas.json: {error}") from None
     return frozenset(number for (number,) in struct.iter_unpack(">I", plain))

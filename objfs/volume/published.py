@@ -114,7 +114,7 @@ async def publish(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Man
     """Makes ``manifest`` the volume's moment; its bytes are ``data``, the same in every retry.
 
     Raises LeaseLost when another writer published in its place (the gate is closed then), NoQuorum when
-    too few voters took it: then it may or may not be published, and must be put again unchanged.
+    too few voters took it or said so: then it may or may not be published, and must be put again unchanged.
     """
     result = await put(buckets, ring, manifest.sequence, data, buckets.publish_quorum)
     for rival in result.rivals:
@@ -122,6 +122,8 @@ async def publish(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Man
             raise await lease.give_way(f"epoch {rival.epoch} published sequence {rival.sequence}")
     won = sum(slot in result.won for slot in buckets.voters)
     if won >= buckets.publish_quorum:
+        # A put that slept through a takeover and the recovery window finds its number free again.
+        await lease.confirm()
         return
     if len(result.rivals) > len(buckets.voters) - buckets.publish_quorum:
         raise await lease.give_way(f"sequence {manifest.sequence} is taken by epoch {result.rivals[0].epoch}")

@@ -65,6 +65,9 @@ def test_a_relative_path_is_made_absolute(text: str, tmp_path: Path, monkeypatch
         ("file://", "path is missing"),
         ("file:///srv?x=1", "%3F"),
         ("mem://a?b=c", "known: none"),
+        ("s3://[bucket/prefix", "IPv6"),
+        ("s3://bucket/\udce9", "a bucket is a URL"),
+        ("/srv/\udce9", "a bucket is a URL"),
     ],
 )
 def test_a_malformed_url_is_told_what_is_wrong(text: str, says: str) -> None:

@@ -84,3 +84,13 @@ def test_files_and_whose_they_are(place: Path, tmp_path: Path) -> None:
     (place.parent / "notes").write_bytes(b"")
     assert dict(CacheDirectory(tmp_path, NOW).files()) == {place: CHUNK, place.parent / "notes": None}
     assert list(CacheDirectory(tmp_path / "nowhere", NOW).files()) == []
+
+
+def test_a_checksum_over_more_than_a_frame_is_none(place: Path, tmp_path: Path) -> None:
+    """A record that rotted is not believed its length: 4 GiB would be made room for."""
+    log = CleanLog(tmp_path)
+    log.note(CHUNK, 0, 2**32 - 1, 1)
+    log.note(CHUNK, 0, 0, 1)
+    log.note(CHUNK, 0, 10, xxhash.xxh3_64_intdigest(b"abcdefghij"))
+    log.flush()
+    assert list(CacheDirectory(tmp_path, NOW).sums[CHUNK]) == [(0, 10)]

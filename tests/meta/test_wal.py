@@ -457,3 +457,30 @@ def test_a_spool_beyond_its_memory_uses_a_file_and_gives_it_back(tmp_path: Path)
     again = {spool.put(image): image for image in images[:10]}
     assert {slot: spool.get(slot) for slot in again} == again
     assert spool.pages == 20
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        b'{"format":1,"page_count":1e400,"digest":null,"suspect":[]}',
+        b'{"format":1,"page_count":-1,"digest":null,"suspect":[]}',
+        b'{"format":1,"page_count":1,"digest":"%s","suspect":[]}' % (b"f" * 65),
+        b'{"format":1,"page_count":1,"digest":"-1","suspect":[]}',
+        b"[" * 5000,
+        b"\xff",
+    ],
+)
+def test_a_note_of_the_replica_that_means_nothing_is_corrupt(note: bytes, tmp_path: Path) -> None:
+    (tmp_path / "image.json").write_bytes(note)
+    with pytest.raises(Corrupt, match="begin anew"):
+        Replica(tmp_path, hasher)
+
+
+def test_a_note_of_absurdly_many_pages_costs_no_time(tmp_path: Path) -> None:
+    """Every page would be walked over: the files say how many there can be."""
+    (tmp_path / "image").write_bytes(bytes(3 * PAGE_SIZE))
+    (tmp_path / "image.json").write_text(
+        '{"format":1,"page_count":4000000000000000,"digest":null,"suspect":[]}'
+    )
+    with Replica(tmp_path, hasher) as replica:
+        assert replica.page_count == 3

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from objfs.errors import ExitCode
+from objfs.errors import Corrupt, ExitCode
 from objfs.volume.fields import Fields
 from objfs.volume.fsck_report import REPAIR, Finding, Grade, Report, compared, lines
 
@@ -67,3 +67,10 @@ def test_json_comes_back_as_it_was() -> None:
     again = Report.from_json(Fields.parse(text.encode(), "report"))
     assert again == made
     assert made.to_json(1)["left_out"] == len(made.findings) - 1
+
+
+def test_a_grade_of_a_newer_objfs_is_refused() -> None:
+    made = report(Grade.DAMAGE).to_json()
+    text = json.dumps(made).replace('"damage"', '"unheard of"')
+    with pytest.raises(Corrupt, match="grade"):
+        Report.from_json(Fields.parse(text.encode(), "report"))

@@ -133,3 +133,10 @@ def test_wrong_passphrase_no_volume_and_two_volumes() -> None:
     other = KeyRing(b"o" * 16, {1: b"k" * 32}, 1)
     with pytest.raises(UsageError, match="different volumes"):
         newest({"b1": good, "b2": encode(header(other), other)}, PASSPHRASE)
+
+
+@pytest.mark.parametrize("sealed", ["\u00e9", "AAAAA", "AA=A"])
+def test_a_sealed_half_that_is_no_base64_is_corrupt(sealed: str) -> None:
+    """The clear half is anybody's: letters beyond ASCII raise another error than other wrong ones."""
+    with pytest.raises(Corrupt, match="base64"):
+        read_clear(rewritten(encode(header(ring()), ring()), sealed=sealed))

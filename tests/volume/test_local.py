@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 import stat
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from objfs.volume.local import (
     sync_directory,
     write_json,
 )
+from objfs.volume.progress import read_delta_pages
 from objfs.volume.settings import GIB, SETTINGS, VolumeSettings
 from tests.doubles.disk import certain, kept
 from tests.doubles.journal import Journal
@@ -77,11 +80,29 @@ def test_config_round_trip_and_mode(tmp_path: Path) -> None:
         ("format = 2\n", "format"),
         ("format = 1\nvolume = 'x'", "volume"),
         ("format = ", "vol.toml"),
+        ("format = " + "[" * 5000, "vol.toml"),
     ],
 )
 def test_what_is_wrong_is_named_in_full(text: str, named: str) -> None:
     with pytest.raises(BadSetting, match=named.replace(".", r"\.")):
         parse_config(text, "vol.toml")
+
+
+def test_a_configuration_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    home = VolumeHome(tmp_path, "v")
+    home.create()
+    home.config_path.write_bytes(b"format = 1 # \xe9\n")
+    with pytest.raises(BadSetting, match=r"volume\.toml: is not UTF-8"):
+        home.read_config()
+
+
+def test_page_numbers_that_declare_an_absurd_length_are_read_elsewhere(tmp_path: Path) -> None:
+    """zstd allocates by its header: 2 TiB here."""
+    home = VolumeHome(tmp_path, "v")
+    home.create()
+    packed = base64.b64encode(bytes.fromhex("28b52ffde0") + (2**41).to_bytes(8, "little")).decode()
+    home.deltas_path.write_text(json.dumps({"00" * 16: packed}))
+    assert read_delta_pages(home) == {}
 
 
 def test_sizes_may_be_texts() -> None:
