@@ -15,7 +15,7 @@ PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-venv python3-dev
 TEST_PACKAGES := rsync git attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-common
 SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
-.PHONY: help mount umount test check fmt bench posix roundtrip lost-machine crashes packages test-packages clean
+.PHONY: help mount umount test check fmt bench posix roundtrip lost-machine crashes fuzz packages test-packages clean
 .PHONY: pjdfstest fsx ltp realapps model suite-packages
 
 help: ## this text
@@ -56,6 +56,11 @@ lost-machine: packages $(VENV)/.stamp-dev ## 20 machines lost under load, each r
 
 crashes: packages $(VENV)/.stamp-dev ## kills, power cuts, lost machines and killed mounts by the thousand, judged by one oracle
 	@$(BIN)/python -m tests.crashes $(ARGS)
+
+fuzz: $(VENV)/.stamp-dev ## every decoder for three minutes, with atheris where it installs (ARGS="--seconds N --only NAME")
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]' \
+		|| echo "atheris does not install here: inputs are mutations of valid ones"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 pjdfstest: packages $(VENV)/.stamp-dev ## upstream's POSIX assertions on a mount (PJDFSTEST=PATH of a built checkout)
 	@$(BIN)/python -bb -m tests.conformance.pjdfstest $(PJDFSTEST) $(ARGS)
