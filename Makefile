@@ -15,8 +15,8 @@ PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-venv python3-dev
 TEST_PACKAGES := rsync git attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-common
 SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
-.PHONY: help mount umount test check fmt bench posix roundtrip lost-machine crashes packages test-packages clean
-.PHONY: two-writers faults powercut pjdfstest fsx ltp realapps model suite-packages
+.PHONY: help mount umount test check fmt bench posix roundtrip lost-machine packages test-packages clean
+.PHONY: crashes two-writers faults powercut fuzz pjdfstest fsx ltp realapps model suite-packages
 
 help: ## this text
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,11 @@ faults: packages test-packages $(VENV)/.stamp-dev ## mixed load over a real S3 s
 
 powercut: packages test-packages $(VENV)/.stamp-dev ## the power cut under SQLite and git on a mount (ARGS="--cuts N --seed SEED")
 	@$(BIN)/python -bb -m tests.powercut $(ARGS)
+
+fuzz: $(VENV)/.stamp-dev ## every decoder for three minutes, with atheris where it installs (ARGS="--seconds N --only NAME")
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]' \
+		|| echo "atheris does not install here: inputs are mutations of valid ones"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 pjdfstest: packages $(VENV)/.stamp-dev ## upstream's POSIX assertions on a mount (PJDFSTEST=PATH of a built checkout)
 	@$(BIN)/python -bb -m tests.conformance.pjdfstest $(PJDFSTEST) $(ARGS)
