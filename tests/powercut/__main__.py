@@ -16,6 +16,9 @@ from pathlib import Path
 
 from tests.powercut.cutting import complaints, cuts, record
 
+EVERY = 50
+"""Cuts after which something is said."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -32,6 +35,8 @@ def main() -> int:
         failures += bool(wrong)
         if wrong:
             _say(f"cut {number} after {cut.at} records: {'; '.join(wrong)}")
+        if number % EVERY == EVERY - 1:
+            _say(f"{number + 1} cuts, {failures} of them bad")
     _say(f"{failures} of {arguments.cuts} cuts left something that is not whole")
     if failures:
         (root / "records").write_bytes(pickle.dumps(records))

@@ -137,7 +137,7 @@ class Figures:
         yield f"load          {self.seconds:.0f} s, {operations.total()} operations: {_counts(operations)}"
         yield f"bytes         {self._sum('written')} written, {self._sum('read')} read and compared"
         yield f"failed reads  {_counts(failed) or 'none'}"
-        yield f"slowest       {max(worker.slowest_s for worker in self.workers):.1f} s"
+        yield f"slowest       {self._slowest()}"
         yield f"requests      {sum(proxy.requests for proxy in self.proxies)}"
         yield f"faults        {_counts(struck)}"
         yield f"memory        {self.watch.memory // MIB} MiB at most, {MEMORY // MIB} allowed"
@@ -145,6 +145,13 @@ class Figures:
         yield f"drained       {self.drained_s:.1f} s after the faults were lifted"
         yield f"compared      {self.compared} files on a second machine"
         yield f"fsck          put {self.mended} copies of manifests, and finds nothing more"
+
+    def _slowest(self) -> str:
+        longest: dict[str, float] = {}
+        for name, seconds in (item for worker in self.workers for item in worker.slowest_s.items()):
+            longest[name] = max(longest.get(name, 0.0), seconds)
+        ranked = sorted(longest.items(), key=lambda item: -item[1])
+        return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in ranked)
 
     def _sum(self, name: str) -> str:
         return f"{sum(getattr(worker, name) for worker in self.workers) / MIB:.0f} MiB"

@@ -36,8 +36,8 @@ class Worker(threading.Thread):
     written: int = 0
     read: int = 0
     failed_reads: Counter[str] = field(default_factory=Counter)
-    slowest_s: float = 0.0
-    """Of all operations."""
+    slowest_s: dict[str, float] = field(default_factory=dict)
+    """The longest time that one of a kind took, whether or not it failed."""
     complaint: str = ""
 
     def __post_init__(self) -> None:
@@ -55,19 +55,19 @@ class Worker(threading.Thread):
     def run(self) -> None:
         self.root.mkdir()
         while not self._told.wait(PAUSE_S) and not self.complaint:
-            began = time.monotonic()
             self._step()
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
 
     def _step(self) -> None:
         operation = self._chosen()
         name = operation.__name__.removeprefix("_")
+        began = time.monotonic()
         try:
             operation()
         except OSError as error:
             self._failed(name, error)
         else:
             self.operations[name] += 1
+        self.slowest_s[name] = max(self.slowest_s.get(name, 0.0), time.monotonic() - began)
 
     def _failed(self, name: str, error: OSError) -> None:
         if name.startswith("read") and error.errno in READ_ERRORS:

