@@ -12,12 +12,17 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import multiprocessing
+import os
 import sys
+import tempfile
 import time
 
 from tests.fuzz.running import guided as run_guided
 from tests.fuzz.running import mutations
 from tests.fuzz.targets import TARGETS
+
+START_S = 120
+"""How long a process may take beyond its time, to begin and to end."""
 
 
 def main() -> int:
@@ -38,15 +43,17 @@ def main() -> int:
 
 
 def _in_process(name: str, seconds: int, memory: int, guided: bool) -> bool:
-    """Whether the target got through.  Fuzzers may end their process, so each has its own."""
+    """Whether the target got through.  Each has a process of its own: fuzzers end theirs and leave files."""
     run = run_guided if guided else mutations
-    process = multiprocessing.get_context("spawn").Process(target=run, args=(name, seconds, memory))
     started = time.monotonic()
-    process.start()
-    process.join(seconds + 60)
-    if process.is_alive():
-        process.kill()
-        process.join()
+    with tempfile.TemporaryDirectory(prefix="objfs-fuzz-") as scratch:
+        os.environ["TMPDIR"] = scratch
+        process = multiprocessing.get_context("spawn").Process(target=run, args=(name, seconds, memory))
+        process.start()
+        process.join(seconds + START_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
     well = process.exitcode == 0
     print(f"{'well' if well else 'FAILED':<7}{name:<18}{time.monotonic() - started:6.0f} s", flush=True)
     return well
