@@ -15,11 +15,9 @@ import trio.testing
 from objfs.backends.wrappers.faults import Fault
 from objfs.errors import LeaseLost, ReadOnly
 from objfs.model import ChunkId, Ino, Sealable, SegmentNo
-from objfs.store import layout
 from objfs.volume.checkpoint import Moment
 from objfs.volume.local import VolumeHome
 from objfs.volume.published import fence
-from objfs.volume.reaper import Retention
 from objfs.volume.recover import replay
 from tests.volume.support import Site, release
 from tests.volume.writers import Writer, recovered, writer
@@ -86,36 +84,6 @@ async def test_stopped_inside_a_manifest_put(tmp_path: Path, patient_clock: trio
     before = await all_keys(site)
     await assert_whole_and_the_new_hosts(site, old, new)
     assert all(set(keys) <= set(after) for keys, after in zip(before, await all_keys(site), strict=True))
-
-
-async def test_a_manifest_put_that_lands_where_the_reaper_made_room_is_not_published(
-    tmp_path: Path, patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Asleep between the look at the lease and the put, for longer than manifests are kept: the number is
-    free again by then, so the put itself tells the old host nothing."""
-    monkeypatch.setattr(Writer, "retention", Retention(window_s=10, keep=2, grace_s=50))
-    site = Site(3)
-    old = await writer(site, tmp_path)
-    hung = old.machine.hang("put_if_absent", "manifest/")
-    old.table.commit({2: b"never acknowledged"})
-    async with trio.open_nursery() as nursery:
-
-        async def flush() -> None:
-            with pytest.raises(LeaseLost):
-                await old.flush()
-
-        nursery.start_soon(flush)
-        for fault in hung:
-            await fault.reached.wait()
-        new = await succeed(site, tmp_path)
-        for text in (b"1", b"2", b"3"):
-            new.table.commit({3: text})
-            await new.flush()
-        await trio.sleep(20)
-        await new.reaper.round()
-        assert layout.manifest_name(old.sequence + 1) not in await site.keys(0)
-        await wake(hung)
-    await assert_whole_and_the_new_hosts(site, old, new)
 
 
 async def test_stopped_inside_a_segment_delete(tmp_path: Path, patient_clock: trio.testing.MockClock) -> None:

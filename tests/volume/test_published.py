@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 
 from objfs.backends.wrappers.faults import FailAfter, Fault, WrongBytes
 from objfs.errors import Corrupt, LeaseLost, NoQuorum, Temporary
@@ -118,6 +119,35 @@ async def test_another_writers_manifest_in_our_place_ends_this_mount() -> None:
     with pytest.raises(LeaseLost):
         await publish_one(old, old_lease, 1)
     assert not old.gate.open
+
+
+async def test_a_put_that_lands_where_the_reaper_made_room_is_not_published(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Asleep between the look at the lease and the put, for longer than manifests are kept: the number is
+    free again by then, so the put itself tells the old host nothing."""
+    site = Site(3)
+    old, new = site.machine(), site.machine()
+    old_lease = await old.acquire()
+    await publish_one(old, old_lease, 1)
+    hung = old.hang("put_if_absent", "manifest/")
+    async with trio.open_nursery() as nursery:
+
+        async def sleeper() -> None:
+            with pytest.raises(LeaseLost):
+                await publish_one(old, old_lease, 2)
+
+        nursery.start_soon(sleeper)
+        for fault in hung:
+            await fault.reached.wait()
+        new_lease = await new.acquire(take_over=True)
+        assert await fence(new.buckets, site.ring, new_lease, new.clock) is not None
+        await publish_one(new, new_lease, 3)
+        for slot in range(3):
+            await site.memory.open(f"b{slot}").delete(layout.manifest_name(2))
+        release(hung)
+    assert not old.gate.open
+    assert (await newest(new)).epoch == new_lease.epoch
 
 
 async def test_a_fence_bars_what_is_still_under_way() -> None:
