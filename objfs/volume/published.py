@@ -122,8 +122,7 @@ async def publish(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Man
             raise await lease.give_way(f"epoch {rival.epoch} published sequence {rival.sequence}")
     won = sum(slot in result.won for slot in buckets.voters)
     if won >= buckets.publish_quorum:
-        # A put that slept through a takeover and the recovery window finds its number free again.
-        await lease.confirm()
+        await _confirm(buckets, ring, lease, manifest, data)
         return
     if len(result.rivals) > len(buckets.voters) - buckets.publish_quorum:
         raise await lease.give_way(f"sequence {manifest.sequence} is taken by epoch {result.rivals[0].epoch}")
@@ -131,6 +130,17 @@ async def publish(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Man
         f"manifest {manifest.sequence} reached {won} of {len(buckets.voters)} voting buckets, "
         f"{buckets.publish_quorum} are needed; it is tried again"
     )
+
+
+async def _confirm(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Manifest, data: bytes) -> None:
+    """Raises LeaseLost where another writer has the volume and does not go on from this manifest: a put that
+    slept through a takeover and the recovery window finds its number free again."""
+    try:
+        await lease.confirm()
+    except LeaseLost:
+        after, _ = await read_at(buckets, ring, manifest.sequence + 1, buckets.slots)
+        if not any(one.manifest.previous == manifests.hash_of(data) for one in after):
+            raise
 
 
 # --- finding -------------------------------------------------------------------------------

@@ -73,12 +73,15 @@ def publish(path: Path, data: bytes) -> None:
 
 
 def objects(hosts: Hosts) -> dict[tuple[str, str], str]:
-    """A digest of every object but the leases (which are renewed), by bucket and key."""
+    """A digest of every object but the leases (which are renewed), by bucket and key.  A put that was stopped
+    half way has a temporary file, which is no object."""
     return {
         (place.name, str(path.relative_to(place))): hashlib.sha256(path.read_bytes()).hexdigest()
         for place in hosts.places
         for path in place.rglob("*")
-        if path.is_file() and layout.LEASE_PREFIX not in f"{path.relative_to(place)}"
+        if path.is_file()
+        and layout.LEASE_PREFIX not in f"{path.relative_to(place)}"
+        and not path.name.startswith(".tmp-")
     }
 
 

@@ -123,10 +123,12 @@ class Machine:
         again.holder, again.known = self.holder, self.known
         return again
 
-    def hang(self, op: Operation, key: str, *, slots: Collection[int] | None = None) -> list[Fault]:
+    def hang(
+        self, op: Operation, key: str, *, slots: Collection[int] | None = None, how: type[Hang] = Hang
+    ) -> list[Fault]:
         """Requests that match hang until released."""
         chosen = [bucket for slot, bucket in self.faulty.items() if slots is None or slot in slots]
-        return [bucket.add(Fault(Hang(), op=op, key=key)) for bucket in chosen]
+        return [bucket.add(Fault(how(), op=op, key=key)) for bucket in chosen]
 
     def break_bucket(self, slot: int) -> Fault:
         return self.faulty[Slot(slot)].add(Fault(FailBefore(Unreachable)))

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from objfs.backends.wrappers.faults import FailAfter, Fault, WrongBytes
+from objfs.backends.wrappers.faults import FailAfter, Fault, HangAfter, WrongBytes
 from objfs.errors import Corrupt, LeaseLost, NoQuorum, Temporary
 from objfs.model import Slot
 from objfs.store import layout
@@ -148,6 +148,24 @@ async def test_a_put_that_lands_where_the_reaper_made_room_is_not_published(
         release(hung)
     assert not old.gate.open
     assert (await newest(new)).epoch == new_lease.epoch
+
+
+async def test_a_put_that_was_adopted_is_published_though_the_lease_is_lost(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The buckets took it, the answer slept through a takeover: whoever took over goes on from it."""
+    site = Site(3)
+    old, new = site.machine(), site.machine()
+    old_lease = await old.acquire()
+    await publish_one(old, old_lease, 1)
+    hung = old.hang("put_if_absent", "manifest/", how=HangAfter)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publish_one, old, old_lease, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        new_lease = await new.acquire(take_over=True)
+        assert await fence(new.buckets, site.ring, new_lease, new.clock) is not None
+        release(hung)
+    assert not old.gate.open
 
 
 async def test_a_fence_bars_what_is_still_under_way() -> None:

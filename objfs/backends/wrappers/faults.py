@@ -104,6 +104,16 @@ class Hang(_Passing):
 
 
 @dataclass
+class HangAfter(Hang):
+    """The request takes effect; its answer comes when ``release`` is set."""
+
+    async def apply(self, request: Request, call: Call[T]) -> T:
+        answer = await call()
+        await self.release.wait()
+        return answer
+
+
+@dataclass
 class Slow(_Passing):
     """Every matching request takes that many seconds longer."""
 
