@@ -19,6 +19,7 @@ def test_what_a_bucket_did_not_take_is_told_when_it_is_well_again(
     """Status said that any bucket may be lost, and these files had no shard to spare."""
     station.mount(VOLUME, directory)
     shards = places[0] / "segment"
+    shards.mkdir(exist_ok=True)  # of a small segment one bucket has no copy
     shards.rename(places[0] / "aside")
     shards.write_bytes(b"")  # nothing can be made below a file, not even by root
     (directory / "file").write_bytes(os.urandom(3_000_000))
