@@ -183,7 +183,6 @@ async def test_a_busy_mount_is_clean(tmp_path: Path) -> None:
     """Writes, renames, deletes, checkpoints and the removal of segments go on while it is checked."""
     cloud, home = await build(tmp_path, "volume", crashed=False)
     async with running(await cloud.open(home), interval_s=0.05) as rig, trio.open_nursery() as nursery:
-
         grace = trio.Event()
 
         async def work() -> None:
