@@ -300,14 +300,15 @@ def _connect(path: Path, *, movable: bool = False) -> sqlite3.Connection:
             connection.execute(pragma)
         # Reading makes sure that the log and its index exist from now on.
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Waits until the names in a directory are on the disk.  Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

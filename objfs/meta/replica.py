@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from objfs.errors import Corrupt, ObjfsError, Unclean
+from objfs.meta.database import sync_directory
 from objfs.meta.pages import PageSet, spooled
 from objfs.meta.schema import PAGE_SIZE
 from objfs.meta.sums import SUM_SIZE, PageSums, total_of
@@ -230,7 +231,7 @@ class Replica:
         for suffix in ("-wal", "-shm"):
             database.with_name(database.name + suffix).unlink(missing_ok=True)
         draft.replace(database)
-        _sync_directory(database.parent)
+        sync_directory(database.parent)
 
     # --- parts -------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class Replica:
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(self._directory / "image.json")
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,11 +344,3 @@ def _check_closed(database: Path) -> None:
     log = database.with_name(database.name + "-wal")
     if log.exists() and log.stat().st_size:
         raise Unclean(f"{database}: was not closed; its log must be moved into it first")
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

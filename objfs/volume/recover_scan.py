@@ -158,9 +158,7 @@ async def copy_out(found: Scanned, store: SegmentStore, directory: Path) -> dict
     """
     failures: dict[Ino, list[str]] = {}
     for ino in sorted(found.files):
-        descriptor = os.open(
-            directory / f"#{ino}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-        )
+        descriptor = os.open(directory / f"#{ino}", _NEW, 0o600)
         try:
             os.truncate(descriptor, found.size(ino))
             why = await _copy_file(found, store, descriptor, ino)
