@@ -27,8 +27,8 @@ from tests.doubles.disk import Tree
 from tests.doubles.journal import Journal, Record
 from tests.doubles.recorded_bucket import RecordedBucket
 from tests.doubles.recorder import IGNORED, Recorder
-from tests.system.harness import REPOSITORY, VOLUME, Station
-from tests.system.stopped import Log
+from tests.system.foreground import Log, foreground_mount
+from tests.system.harness import Station
 
 END_S = 60.0
 
@@ -79,11 +79,10 @@ def recording(journal: Journal) -> object:
 class Mortal:
     """A mount in the foreground, a child of ours."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
+    def __init__(self, process: subprocess.Popen[str], log: Log) -> None:
         self._process = process
         self.died_by_itself = False
-        self.log = Log(process.stderr)
+        self.log = log
 
     def is_up(self) -> bool:
         """Whether it came to serving the mount: its place may be before that."""
@@ -111,22 +110,9 @@ def mortal_mount(
     station: Station, directory: Path, *options: str, place: str = "", count: int = 1
 ) -> Iterator[Mortal]:
     """``VOLUME`` of a station, mounted at ``directory``; gone when the block ends, whatever its state."""
-    words = ["-m", "tests.crashes.dying", str(station.home), place, str(count)]
-    words += ["mount", VOLUME, str(directory), "--foreground", *options]
-    with subprocess.Popen(
-        [sys.executable, "-bb", *words],
-        cwd=REPOSITORY,
-        env=station.full_environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        mount = Mortal(process)
-        try:
-            yield mount
-        finally:
-            process.kill()
-            subprocess.run(["fusermount3", "-u", "-z", "--", str(directory)], capture_output=True)
-            mount.log.join()
+    program = ("tests.crashes.dying", str(station.home), place, str(count))
+    with foreground_mount(station, directory, program, *options) as (process, log):
+        yield Mortal(process, log)
 
 
 if __name__ == "__main__":

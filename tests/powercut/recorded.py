@@ -26,8 +26,8 @@ from tests.crashes.dying import recording
 from tests.doubles.disk import Tree
 from tests.doubles.journal import Journal, Record
 from tests.doubles.recorder import IGNORED, Recorder
-from tests.system.harness import REPOSITORY, VOLUME, Station
-from tests.system.stopped import PATIENCE_S, Log
+from tests.system.foreground import PATIENCE_S, Log, foreground_mount
+from tests.system.harness import Station
 
 OPTIONS = "cache_size=67108864,cache_reserve=0,checkpoint_interval=1"
 
@@ -75,29 +75,16 @@ class RecordedMount:
 def recorded_mount(station: Station, directory: Path) -> Iterator[RecordedMount]:
     """``VOLUME`` of a station at ``directory``; unmounted at the end in good order."""
     left = station.root.parent / "journal"
-    words = ["-m", "tests.powercut.recorded", str(station.home), str(left)]
-    words += ["mount", VOLUME, str(directory), "--foreground", "-o", OPTIONS]
-    with subprocess.Popen(
-        [sys.executable, "-bb", *words],
-        cwd=REPOSITORY,
-        env=station.full_environment(),
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        mount = RecordedMount(process, Log(process.stderr))
-        try:
-            mount.log.until("mounted volume=")
-            yield mount
-            station.run("umount", directory)
-            code = process.wait(PATIENCE_S)
-            assert code == 0, "\n".join(mount.log.all())
-            mount.records = pickle.loads(left.read_bytes())
-        finally:
-            process.kill()
-            subprocess.run(["fusermount3", "-u", "-z", "--", str(directory)], capture_output=True)
-            mount.log.join()
+    program = ("tests.powercut.recorded", str(station.home), str(left))
+    started = foreground_mount(station, directory, program, "-o", OPTIONS, stdin=subprocess.PIPE)
+    with started as (process, log):
+        mount = RecordedMount(process, log)
+        log.until("mounted volume=")
+        yield mount
+        station.run("umount", directory)
+        code = process.wait(PATIENCE_S)
+        assert code == 0, "\n".join(log.all())
+        mount.records = pickle.loads(left.read_bytes())
 
 
 if __name__ == "__main__":

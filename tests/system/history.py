@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -291,11 +291,3 @@ def renumbered(tree: Tree, first: int) -> Tree:
         path: thing._replace(number=first + ranks.setdefault(thing.number, len(ranks)))
         for path, thing in tree.items()
     }
-
-
-def files_of(trees: Iterable[Tree], number: int) -> Iterator[Thing]:
-    """One file as each of the trees has it."""
-    for tree in trees:
-        found = next((thing for thing in tree.values() if thing.number == number), None)
-        if found is not None:
-            yield found

@@ -12,7 +12,6 @@ effect.  What was on its way takes effect when the process goes on, whether or n
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import pytest
 import trio
@@ -30,12 +29,12 @@ from objfs.backends.base import Bucket, Operation, Request
 from objfs.backends.registry import open_bucket
 from objfs.backends.wrappers.wrapper import Call, Wrapper
 from objfs.cli.main import run
-from tests.system.harness import REPOSITORY, VOLUME, Station
+from tests.system.foreground import PATIENCE_S, Log, foreground_mount
+from tests.system.harness import Station
 
 T = TypeVar("T")
 When = Literal["before", "after"]
 
-PATIENCE_S = 60.0
 OFTEN = {"objfs.app.upkeep.REAP_INTERVAL_S": 0.1, "objfs.volume.reaper.SEARCH_INTERVAL_S": 0.0}
 """Nobody wants to wait for the minute after which a mount looks for something to delete."""
 
@@ -110,44 +109,13 @@ def main() -> int:
 # --- in the process that watches -------------------------------------------------------------
 
 
-class Log(threading.Thread):
-    """What a process says, line by line as it comes."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        super().__init__(daemon=True)
-        self.lines: list[str] = []
-        self._stream = stream
-        self._arrived: queue.Queue[str | None] = queue.Queue()
-        self.start()
-
-    def run(self) -> None:
-        for line in self._stream:
-            self._arrived.put(line.rstrip("\n"))
-        self._arrived.put(None)
-
-    def until(self, text: str) -> str:
-        """The next line that contains ``text``."""
-        while (line := self._arrived.get(timeout=PATIENCE_S)) is not None:
-            self.lines.append(line)
-            if text in line:
-                return line
-        raise AssertionError(f"{text!r} was never logged:\n" + "\n".join(self.lines))
-
-    def all(self) -> list[str]:
-        """Everything, once the process has ended."""
-        while (line := self._arrived.get(timeout=PATIENCE_S)) is not None:
-            self.lines.append(line)
-        return self.lines
-
-
 class StoppingMount:
     """A mount in the foreground, a child of ours, that stops where it is told to."""
 
-    def __init__(self, process: subprocess.Popen[str], trigger: Path) -> None:
-        assert process.stderr is not None
+    def __init__(self, process: subprocess.Popen[str], log: Log, trigger: Path) -> None:
         self._process = process
         self._trigger = trigger
-        self.log = Log(process.stderr)
+        self.log = log
 
     def stop_at(self, prefix: str) -> None:
         """From now on the next request for such a key is where the process stops."""
@@ -178,23 +146,10 @@ def stopping_mount(
 ) -> Iterator[StoppingMount]:
     """``VOLUME`` of a station, mounted at ``directory``; gone when the block ends, whatever its state."""
     trigger = station.root / "trigger"
-    words = ["-m", "tests.system.stopped", when, operation, str(trigger)]
-    words += ["mount", VOLUME, str(directory), "--foreground", "-o", options]
-    with subprocess.Popen(
-        [sys.executable, "-bb", *words],
-        cwd=REPOSITORY,
-        env=station.full_environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        mount = StoppingMount(process, trigger)
-        try:
-            mount.log.until("mounted volume=")
-            yield mount
-        finally:
-            process.kill()
-            subprocess.run(["fusermount3", "-u", "-z", "--", str(directory)], capture_output=True)
-            mount.log.join()
+    program = ("tests.system.stopped", when, operation, str(trigger))
+    with foreground_mount(station, directory, program, "-o", options) as (process, log):
+        log.until("mounted volume=")
+        yield StoppingMount(process, log, trigger)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ import pytest
 from objfs.cache.recovery import boot_id
 from objfs.meta import MetaDatabase
 from objfs.store import layout
+from tests.system.foreground import PATIENCE_S
 from tests.system.harness import VOLUME, Station, have_fuse, urls
-from tests.system.stopped import PATIENCE_S, StoppingMount, When, stopping_mount
+from tests.system.stopped import StoppingMount, When, stopping_mount
 from tests.system.tree import described
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
