@@ -48,6 +48,8 @@ raise from this tree, the FUSE adapter reads ``errno`` and the command line read
     ├── VolumeError                   EIO        1
     │   ├── NoSuchVolume              ENOENT    11
     │   ├── VolumeExists              EEXIST    22
+    │   ├── NoSuchSnapshot            ENOENT    25
+    │   ├── SnapshotExists            EEXIST    26
     │   ├── WrongPassphrase           EACCES    10
     │   ├── HeldElsewhere             EBUSY     12
     │   ├── LeaseLost                 EROFS     12
@@ -88,6 +90,8 @@ class ExitCode(IntEnum):
     VOLUME_EXISTS = 22
     BAD_SETTING = 23
     NOT_MOUNTED = 24
+    NO_SUCH_SNAPSHOT = 25
+    SNAPSHOT_EXISTS = 26
 
 
 class ObjfsError(Exception):
@@ -367,6 +371,20 @@ class VolumeExists(VolumeError):
 
     errno = _errno.EEXIST
     exit_code = ExitCode.VOLUME_EXISTS
+
+
+class NoSuchSnapshot(VolumeError):
+    """No snapshot of that name in this volume."""
+
+    errno = _errno.ENOENT
+    exit_code = ExitCode.NO_SUCH_SNAPSHOT
+
+
+class SnapshotExists(VolumeError):
+    """The volume has a snapshot of that name."""
+
+    errno = _errno.EEXIST
+    exit_code = ExitCode.SNAPSHOT_EXISTS
 
 
 class WrongPassphrase(VolumeError):

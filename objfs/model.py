@@ -116,6 +116,19 @@ class RenameFlag(IntEnum):
     EXCHANGE = 2
 
 
+class Snapshot(NamedTuple):
+    """A named moment: the tree as it stood at the end of ``generation``.
+
+    ``created_ns`` is nanoseconds since 1970 and for people; the order is that of generations.
+    """
+
+    name: bytes
+    generation: int
+    created_ns: int
+    comment: str = ""
+    flags: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Renamed:
     """What a rename did: the inode that moved and the one whose last name it took, if any."""

@@ -23,6 +23,7 @@ from objfs.meta.inodes import Inodes
 from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
 from objfs.meta.segments import Segments
+from objfs.meta.snapshots import Snapshots
 from objfs.meta.wal import PageLog
 from objfs.meta.xattrs import Xattrs
 from objfs.model import (
@@ -39,6 +40,7 @@ from objfs.model import (
     RenameFlag,
     Segment,
     SegmentNo,
+    Snapshot,
 )
 
 RECOVERY_GAP = 2**20
@@ -77,6 +79,7 @@ class MetaDatabase:
         self._chunks = Chunks(database)
         self._dirty = Dirty(database, self._inodes, boot_id)
         self._segments = Segments(database)
+        self._snapshots = Snapshots(database)
         self.log = PageLog(database)
 
     @classmethod
@@ -332,6 +335,25 @@ class MetaDatabase:
     def new_generation(self) -> int:
         """Ends the present generation (what a snapshot names) and returns its number."""
         return self._db.new_generation()
+
+    # --- named moments -----------------------------------------------------------------
+
+    def create_snapshot(self, name: bytes, now_ns: int, comment: str = "", flags: int = 0) -> Snapshot:
+        """Names the present moment of the rows; which bytes it needs is the caller's care.  Raises
+        SnapshotExists."""
+        return self._snapshots.create(name, now_ns, comment, flags)
+
+    def snapshot(self, name: bytes) -> Snapshot:
+        """Raises NoSuchSnapshot."""
+        return self._snapshots.get(name)
+
+    def snapshots(self) -> list[Snapshot]:
+        """All, oldest first."""
+        return self._snapshots.listed()
+
+    def drop_snapshot(self, name: bytes) -> Snapshot:
+        """Forgets the name.  Raises NoSuchSnapshot."""
+        return self._snapshots.drop(name)
 
     # --- looking at it -----------------------------------------------------------------
 
