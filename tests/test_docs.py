@@ -75,10 +75,16 @@ def test_every_mount_option_is_documented(option: object) -> None:
     assert meaning in row
 
 
-def rows_of_semantics() -> list[str]:
-    """The rows of all tables, without their heads."""
-    lines = (USER / "semantics.md").read_text().splitlines()
-    return [line for line in lines if line.startswith("|") and not line.endswith(("| test |", "|---|"))]
+HELD_BY_TESTS = ("semantics.md", "durability.md")
+"""Pages all of whose tables name a test in the last column."""
+
+
+def promises() -> Iterator[tuple[str, str]]:
+    """The rows of all tables of these pages, without their heads."""
+    for page in HELD_BY_TESTS:
+        for line in (USER / page).read_text().splitlines():
+            if line.startswith("|") and not line.endswith(("| test |", "|---|")):
+                yield page, line
 
 
 def names_of_tests(file: str) -> set[str]:
@@ -87,12 +93,15 @@ def names_of_tests(file: str) -> set[str]:
     return {function.name for function in functions if function.name.startswith("test_")}
 
 
-@pytest.mark.parametrize("row", rows_of_semantics(), ids=lambda row: row.split("|")[1].strip())
-def test_every_row_of_semantics_names_tests_that_exist(row: str) -> None:
-    _, what, here, tests, _ = row.split("|")
+@pytest.mark.parametrize(
+    "row",
+    [row for _, row in promises()],
+    ids=[f"{page} {row.split('|')[1].strip()}" for page, row in promises()],
+)
+def test_every_promise_names_tests_that_exist(row: str) -> None:
+    _, *said, tests, _ = row.split("|")
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
-    assert what.strip()
-    assert here.strip()
+    assert all(cell.strip() for cell in said)
     assert named, "no test holds to this row"
     assert re.sub(r"`[\w/]+\.py::\w+`", "", tests).strip(" ,") == ""
     for file, test in named:

@@ -135,7 +135,7 @@ def in_place(line: str) -> str:
 
 
 def _bounded(command: list[str], directory: Path, environment: dict[str, str]) -> Outcome:
-    """The outcome of one program, ended with all it started when it takes too long."""
+    """The outcome of one program, ended when it takes too long; what it started ends with it."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, cwd=directory, env=environment, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True
@@ -143,11 +143,17 @@ def _bounded(command: list[str], directory: Path, environment: dict[str, str]) -
         try:
             said, _ = process.communicate(timeout=TEST_S)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _end_group(process.pid)
             process.communicate()
             return Outcome(0, (f"not ended after {TEST_S:.0f} s",))
+        finally:
+            _end_group(process.pid)  # one that lives on would keep the mount busy
     return outcome(process.returncode, said.decode(errors="replace"))
+
+
+def _end_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def outcome(code: int, said: str) -> Outcome:
