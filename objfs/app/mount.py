@@ -24,6 +24,7 @@ from objfs.app.daemon import Readiness, in_background
 from objfs.app.engine import Engine, Order, opened_engine
 from objfs.app.follow import Following
 from objfs.app.life import Life
+from objfs.app.memory import shrink_when_freed
 from objfs.app.options import MountOptions
 from objfs.app.systemd import Notifier
 from objfs.app.watch import LoopWatch
@@ -80,6 +81,7 @@ def _log_to(handler: logging.Handler) -> None:
 
 
 def _run(plan: MountPlan, readiness: Readiness) -> int:
+    shrink_when_freed()
     watch = LoopWatch()
     try:
         outcome = trio.run(_mounted, plan, readiness, watch)

@@ -20,6 +20,7 @@ from objfs.errors import PosixError
 from objfs.fs import Caller, Handle
 from objfs.model import ROOT, Attr, AttrChange, DirEntry, Ino, RenameFlag
 
+SET_IDS = stat.S_ISUID | stat.S_ISGID
 _CLASSES = {each.errno: each for each in PosixError.__subclasses__()}
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
@@ -78,17 +79,18 @@ class MountFs:
         with posix():
             made = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=self._nodes[parent])
         self._handles.add(made)
-        return Handle(made, Ino(0), flags), self._given(parent, name, mode, caller)
+        return Handle(made, Ino(0), flags), self._given(parent, name, caller)
 
     def mkdir(self, parent: Ino, name: bytes, mode: int, caller: Caller) -> Attr:
         with posix():
             os.mkdir(name, mode, dir_fd=self._nodes[parent])
-        return self._given(parent, name, mode, caller)
+        # mkdir(2) knows no set-ID bits on Linux; the model's caller is the kernel, which may give them.
+        return self._given(parent, name, caller, set_ids=mode & SET_IDS)
 
     def mknod(self, parent: Ino, name: bytes, mode: int, rdev: int, caller: Caller) -> Attr:
         with posix():
             os.mknod(name, mode, rdev, dir_fd=self._nodes[parent])
-        return self._given(parent, name, mode, caller)
+        return self._given(parent, name, caller)
 
     def symlink(self, parent: Ino, name: bytes, target: bytes, caller: Caller) -> Attr:
         with posix():
@@ -177,14 +179,14 @@ class MountFs:
 
     # --- inside ------------------------------------------------------------------------
 
-    def _given(self, parent: Ino, name: bytes, mode: int, caller: Caller) -> Attr:
-        """Root made it; now it belongs to ``caller``, but for a group that comes from the directory."""
+    def _given(self, parent: Ino, name: bytes, caller: Caller, set_ids: int = 0) -> Attr:
+        """Root made it; now it belongs to ``caller``, but for a group that comes from the directory, and has
+        the ``set_ids`` bits of its mode besides."""
         attr = self.lookup(parent, name)
         if caller.uid or caller.gid:
             inherited = self.getattr(parent).mode & stat.S_ISGID
-            keep = stat.S_IMODE(attr.mode)
             os.chown(self._path(attr.ino), caller.uid, -1 if inherited else caller.gid)
-            os.chmod(self._path(attr.ino), keep)  # chown has dropped set-ID bits
+            os.chmod(self._path(attr.ino), stat.S_IMODE(attr.mode) | set_ids)  # chown drops set-ID bits
         return self.getattr(attr.ino)
 
     def _learn(self, descriptor: int) -> Attr:
