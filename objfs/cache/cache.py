@@ -189,6 +189,10 @@ class ChunkCache:
         """Every unplaced version of this moment, frozen.  Synchronous."""
         return self._writeback.cut()
 
+    def freeze(self) -> None:
+        """No version of this moment changes any more: writes begin new ones over them.  Synchronous."""
+        self._writeback.freeze()
+
     async def drain(self) -> None:
         """Returns when everything dirty at the call is in segments; needs ``run``."""
         await self._writeback.cut().placed()

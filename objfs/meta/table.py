@@ -338,6 +338,10 @@ class MetaDatabase:
 
     # --- named moments -----------------------------------------------------------------
 
+    def truncates(self, limit: int) -> list[Ino]:
+        """Files with a name of which a truncate goes on, lowest first; ``purge`` continues it."""
+        return self._inodes.truncates(limit)
+
     def create_snapshot(self, name: bytes, now_ns: int, comment: str = "", flags: int = 0) -> Snapshot:
         """Names the present moment of the rows; which bytes it needs is the caller's care.  Raises
         SnapshotExists."""
