@@ -23,6 +23,7 @@ from objfs.meta.inodes import Inodes
 from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
 from objfs.meta.segments import Segments
+from objfs.meta.snapshot_view import SnapshotTable
 from objfs.meta.snapshots import Snapshots
 from objfs.meta.wal import PageLog
 from objfs.meta.xattrs import Xattrs
@@ -350,6 +351,10 @@ class MetaDatabase:
     def snapshots(self) -> list[Snapshot]:
         """All, oldest first."""
         return self._snapshots.listed()
+
+    def at(self, snapshot: Snapshot) -> SnapshotTable:
+        """The tree of a named moment, read-only, over the same connection."""
+        return SnapshotTable(self, lambda: self._db, snapshot)
 
     def drop_snapshot(self, name: bytes) -> Snapshot:
         """Forgets the name.  Raises NoSuchSnapshot."""
