@@ -20,6 +20,7 @@ from objfs.meta.database import Database
 from objfs.meta.dirty import Dirty
 from objfs.meta.entries import Entries
 from objfs.meta.inodes import Inodes
+from objfs.meta.moments import MomentsTable
 from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
 from objfs.meta.segments import Segments
@@ -355,6 +356,11 @@ class MetaDatabase:
     def at(self, snapshot: Snapshot) -> SnapshotTable:
         """The tree of a named moment, read-only, over the same connection."""
         return SnapshotTable(self, lambda: self._db, snapshot)
+
+    def moments(self, path: Sequence[bytes] = ()) -> MomentsTable:
+        """The directory of all named moments, over the same connection; ``path`` leads to the directory of
+        each that is shown as its root."""
+        return MomentsTable(self, lambda: self._db, path)
 
     def drop_snapshot(self, name: bytes) -> Snapshot:
         """Forgets the name.  Raises NoSuchSnapshot."""
