@@ -300,7 +300,7 @@ class Writeback:
         # A version of nothing but zeros still needs a frame to be stored.
         length = max(1, visible_length(row, entry))
         data = self._reader.read_nowait(row, 0, length)
-        return data if data is not None else await self._reader.read(row, 0, length, ahead=False)
+        return data if data is not None else await self._reader.read(row, 0, length)
 
     async def _lost(self, entry: Entry) -> bool:
         """Whether a version was given up, because it can never be whole: nobody waits for it any longer."""

@@ -20,9 +20,11 @@ from objfs.meta.database import Database
 from objfs.meta.dirty import Dirty
 from objfs.meta.entries import Entries
 from objfs.meta.inodes import Inodes
+from objfs.meta.moments import MomentsTable
 from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
 from objfs.meta.segments import Segments
+from objfs.meta.snapshot_view import SnapshotTable
 from objfs.meta.snapshots import Snapshots
 from objfs.meta.wal import PageLog
 from objfs.meta.xattrs import Xattrs
@@ -354,6 +356,15 @@ class MetaDatabase:
     def snapshots(self) -> list[Snapshot]:
         """All, oldest first."""
         return self._snapshots.listed()
+
+    def at(self, snapshot: Snapshot) -> SnapshotTable:
+        """The tree of a named moment, read-only, over the same connection."""
+        return SnapshotTable(self, lambda: self._db, snapshot)
+
+    def moments(self, path: Sequence[bytes] = ()) -> MomentsTable:
+        """The directory of all named moments, over the same connection; ``path`` leads to the directory of
+        each that is shown as its root."""
+        return MomentsTable(self, lambda: self._db, path)
 
     def drop_snapshot(self, name: bytes) -> Snapshot:
         """Forgets the name.  Raises NoSuchSnapshot."""
