@@ -22,6 +22,7 @@ from objfs.meta.entries import Entries
 from objfs.meta.inodes import Inodes
 from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
+from objfs.meta.restore import Plan, Restored, Restores
 from objfs.meta.segments import Segments
 from objfs.meta.snapshots import Snapshots
 from objfs.meta.wal import PageLog
@@ -80,6 +81,7 @@ class MetaDatabase:
         self._dirty = Dirty(database, self._inodes, boot_id)
         self._segments = Segments(database)
         self._snapshots = Snapshots(database)
+        self._restores = Restores(database)
         self.log = PageLog(database)
 
     @classmethod
@@ -354,6 +356,14 @@ class MetaDatabase:
     def drop_snapshot(self, name: bytes) -> Snapshot:
         """Forgets the name.  Raises NoSuchSnapshot."""
         return self._snapshots.drop(name)
+
+    def plan_restore(self, snapshot: Snapshot, root: Ino, path: bytes) -> Plan:
+        """What to restore for a path below ``root``.  Raises NotFound."""
+        return self._restores.plan(snapshot, root, path)
+
+    def restore(self, plan: Plan, now_ns: int) -> Restored:
+        """The present becomes what the moment was; atomic.  Raises InvalidArgument."""
+        return self._restores.restore(plan, now_ns)
 
     # --- looking at it -----------------------------------------------------------------
 
