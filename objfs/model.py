@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import NamedTuple, NewType, Protocol
 
 from objfs.errors import ReadOnly
@@ -114,6 +114,13 @@ class RenameFlag(IntEnum):
     REPLACE = 0
     NOREPLACE = 1
     EXCHANGE = 2
+
+
+class SnapshotFlag(IntFlag):
+    """What a snapshot is marked with."""
+
+    HELD = 1
+    """It is pruned never, and deleted only by force."""
 
 
 class Snapshot(NamedTuple):

@@ -38,6 +38,7 @@ from objfs.volume.open import OpenOptions, OpenVolume, open_volume
 from objfs.volume.readers import PinHolder, new_pin
 from objfs.volume.reaper import Reaper, Retention
 from objfs.volume.settings import VolumeSettings
+from objfs.volume.snapshots import SnapshotKeeper
 from objfs.volume.spread import refresh_headers
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,9 @@ class Engine:
         self._mutations = MutationGate(volume.gate)
         self.safety = Safety(self._mutations, self.reaper)
         self.checkpointer = self._make_checkpointer()
+        self.snapshots = SnapshotKeeper(
+            volume.meta, self.cache, self._mutations, self._volume_clock, self.flush
+        )
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.promises = Promises(volume.buckets, writes=not self.read_only)
         self.fs = self._make_fs(options)
@@ -208,6 +212,7 @@ class Engine:
         """Before anybody is served: what the last mount left is taken up."""
         report = self.cache.recover()
         log.info("cache recovered %s", report)
+        self.snapshots.recover()
         await self.fs.recover()
         if not self.read_only:
             # What is shown from here on must not depend on rows that a power cut may take.

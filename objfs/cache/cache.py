@@ -27,6 +27,7 @@ from objfs.cache.recovery import Recovery, RecoveryReport, boot_id
 from objfs.cache.settings import CacheSettings, CacheStatistics
 from objfs.cache.shelf import Shelf
 from objfs.cache.space import Space
+from objfs.cache.view import CacheView
 from objfs.cache.writeback import Writeback
 from objfs.errors import ObjfsError
 from objfs.model import Chunk, ChunkId, ChunkTable, Clock, DirtyRange, Ino, LogSync, SegmentPort, WriteGate
@@ -70,8 +71,9 @@ class ChunkCache:
         self._shelf = Shelf(self._files, self._ledger)
         self._space = Space(self._shelf, settings, gate, extra)
         self._fetcher = FrameFetcher(store, table, self._shelf, self._space)
-        self._scout = Scout(self._shelf, self._space, table, self._fetcher, settings, chunk_size)
-        self._reader = Reader(self._shelf, table, self._fetcher, self._scout)
+        self._settings = settings
+        self._scout = self._scout_of(table)
+        self._reader = Reader(self._shelf, table, self._fetcher)
         self._losses = Losses(self._files, self._reader, table, chunk_size)
         self._writeback = Writeback(
             self._shelf, self._space, self._reader, self._losses, table, store, settings, gate, clock
@@ -142,10 +144,7 @@ class ChunkCache:
 
     def read_nowait(self, chunk: Chunk, offset: int, length: int) -> bytes | None:
         """Exactly ``length`` bytes, or None when some of them are not in memory or not verified yet."""
-        data = self._reader.read_nowait(chunk, offset, length)
-        if data is not None and chunk.location is not None:
-            self._prefetch(self._scout.with_hit(chunk, offset, length))
-        return data
+        return self.read_nowait_of(self._scout, chunk, offset, length)
 
     async def read(self, chunk: Chunk, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes: own ones, the base's, the store's, zeros.
@@ -153,8 +152,26 @@ class ChunkCache:
         Raises NotEnoughShards or BucketError within the store's bound when a bucket is needed and
         cannot give, Corrupt when local bytes are lost.
         """
-        data = self.read_nowait(chunk, offset, length)
-        return data if data is not None else await self._reader.read(chunk, offset, length)
+        return await self.read_of(self._scout, chunk, offset, length)
+
+    def at(self, table: ChunkTable) -> CacheView:
+        """What another tree of the volume reads through this cache; ``table`` says which version is where."""
+        return CacheView(self, self._scout_of(table))
+
+    def _scout_of(self, table: ChunkTable) -> Scout:
+        return Scout(self._shelf, self._space, table, self._fetcher, self._settings, self._chunk_size)
+
+    def read_nowait_of(self, scout: Scout, chunk: Chunk, offset: int, length: int) -> bytes | None:
+        """``read_nowait`` of a tree."""
+        data = self._reader.read_nowait(chunk, offset, length)
+        if data is not None and chunk.location is not None:
+            self._prefetch(scout.with_hit(chunk, offset, length))
+        return data
+
+    async def read_of(self, scout: Scout, chunk: Chunk, offset: int, length: int) -> bytes:
+        """``read`` of a tree."""
+        data = self.read_nowait_of(scout, chunk, offset, length)
+        return data if data is not None else await self._reader.read(chunk, offset, length, scout)
 
     def _prefetch(self, runs: Sequence[FrameRun]) -> None:
         if runs and self._nursery is not None and self._prefetching < _PREFETCHES:
@@ -188,6 +205,10 @@ class ChunkCache:
     def cut(self) -> Cut:
         """Every unplaced version of this moment, frozen.  Synchronous."""
         return self._writeback.cut()
+
+    def freeze(self) -> None:
+        """No version of this moment changes any more: writes begin new ones over them.  Synchronous."""
+        self._writeback.freeze()
 
     async def drain(self) -> None:
         """Returns when everything dirty at the call is in segments; needs ``run``."""

@@ -25,7 +25,8 @@ _MOST_CHUNKS = 256
 
 
 class Scout:
-    """Finds what to fetch ahead in files and in segments."""
+    """Finds what to fetch ahead in files and in segments.  One for each tree: ``table`` says which version is
+    where in it, and reads of two trees are not taken for one stream."""
 
     def __init__(
         self,
@@ -68,10 +69,10 @@ class Scout:
         return runs
 
     def _file_ahead(self, row: Chunk, start: int, end: int) -> list[FrameRun]:
-        """Missing frames of bytes [start, end) of the live file."""
-        live = self._table.chunk_at(row.ino, row.index)
-        if live is None or live.chunk != row.chunk:
-            return []  # a snapshot is being read: the live file's chunks are other ones
+        """Missing frames of bytes [start, end) of the tree's file."""
+        present = self._table.chunk_at(row.ino, row.index)
+        if present is None or present.chunk != row.chunk:
+            return []  # overwritten meanwhile
         size = self._chunk_size
         rows = self._table.chunks_between(row.ino, start // size, (end - 1) // size, _MOST_CHUNKS)
         runs: list[FrameRun] = []

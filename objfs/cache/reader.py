@@ -39,11 +39,10 @@ class Piece:
 class Reader:
     """Resolves and reads; ``known_rows`` are rows that a cut needs after the table dropped them."""
 
-    def __init__(self, shelf: Shelf, table: ChunkTable, fetcher: FrameFetcher, scout: Scout) -> None:
+    def __init__(self, shelf: Shelf, table: ChunkTable, fetcher: FrameFetcher) -> None:
         self._shelf = shelf
         self._table = table
         self._fetcher = fetcher
-        self._scout = scout
         self._disk = trio.CapacityLimiter(8)
         self.known_rows: dict[ChunkId, tuple[Chunk, Segment | None]] = {}
         self.sums: Sums = {}
@@ -139,19 +138,21 @@ class Reader:
         self._shelf.used(piece.entry)
         return True
 
-    async def read(self, row: Chunk, offset: int, length: int, *, ahead: bool = True) -> bytes:
-        """Exactly ``length`` bytes.  Raises NotEnoughShards, BucketError, Corrupt."""
+    async def read(self, row: Chunk, offset: int, length: int, ahead: Scout | None = None) -> bytes:
+        """Exactly ``length`` bytes; ``ahead`` says what to fetch besides, where something is fetched.
+
+        Raises NotEnoughShards, BucketError, Corrupt."""
         for _ in range(_TRIES):
             await self._verify(row, offset, offset + length)
             pieces = self.plan(self.present_row(row), offset, offset + length)
             try:
-                return await self._assemble(pieces, row, offset, length, ahead=ahead)
+                return await self._assemble(pieces, row, offset, length, ahead)
             except OSError as error:
                 self._lost_file(pieces, error)
         raise Corrupt(f"the cache files of chunk {row.chunk:x} cannot be read: check the local disk")
 
     async def _assemble(
-        self, pieces: list[Piece], row: Chunk, offset: int, length: int, *, ahead: bool
+        self, pieces: list[Piece], row: Chunk, offset: int, length: int, ahead: Scout | None
     ) -> bytes:
         out = bytearray(length)
         local = [piece for piece in pieces if piece.entry is not None]
@@ -172,7 +173,7 @@ class Reader:
                 out[piece.start - offset : piece.end - offset] = data
         if runs:
             self.misses += 1
-            extras = self._scout.with_miss(row, offset, length, runs) if ahead else ()
+            extras = ahead.with_miss(row, offset, length, runs) if ahead is not None else ()
             frames = await self._fetcher.fetch(runs, extras)
             for piece in pieces:
                 _copy_frames(piece, frames, offset, out)
@@ -182,7 +183,7 @@ class Reader:
 
     async def read_piece(self, row: Chunk, piece: Piece) -> bytes:
         """The bytes of one piece of a plan.  Raises OSError, NotEnoughShards, BucketError, Corrupt."""
-        return await self._assemble([piece], row, piece.start, piece.end - piece.start, ahead=False)
+        return await self._assemble([piece], row, piece.start, piece.end - piece.start, None)
 
     def _lost_file(self, pieces: list[Piece], error: OSError) -> None:
         """A version's file cannot be read: clean bytes are fetched again, dirty ones are lost."""

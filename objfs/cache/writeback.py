@@ -98,29 +98,35 @@ class Writeback:
 
     # --- cuts ---
 
-    def cut(self) -> Cut:
+    def freeze(self) -> list[Entry]:
         """Freezes every version that the table shows as dirty; later writes layer over them.
 
         The table is asked, not the shelf: a truncation may begin a version without writing a byte,
-        and versions that were freed before the cut are no part of it.
+        and versions that were freed before are none of them.
         """
-        entries = [self._cut_one(chunk) for chunk in self._table.dirty_ids()]
+        entries = [self._frozen(chunk) for chunk in self._table.dirty_ids()]
+        if entries:
+            self.kick()
+        return entries
+
+    def cut(self) -> Cut:
+        """Freezes, and names all that is frozen now."""
+        entries = self.freeze()
         for entry in entries:
+            entry.cuts += 1
             self._remember_base(entry)
         cut = Cut(entry.chunk for entry in entries)
         if entries:
             self._cuts.append(cut)
-            self.kick()
         return cut
 
-    def _cut_one(self, chunk: ChunkId) -> Entry:
+    def _frozen(self, chunk: ChunkId) -> Entry:
         entry = self._shelf.unplaced.get(chunk)
         if entry is None:
             row = self._table.chunk(chunk)
             assert row is not None
             entry = self._shelf.track(row, self._clock.monotonic())
         self._freeze(entry)
-        entry.cuts += 1
         return entry
 
     def _freeze(self, entry: Entry) -> None:
@@ -294,7 +300,7 @@ class Writeback:
         # A version of nothing but zeros still needs a frame to be stored.
         length = max(1, visible_length(row, entry))
         data = self._reader.read_nowait(row, 0, length)
-        return data if data is not None else await self._reader.read(row, 0, length, ahead=False)
+        return data if data is not None else await self._reader.read(row, 0, length)
 
     async def _lost(self, entry: Entry) -> bool:
         """Whether a version was given up, because it can never be whole: nobody waits for it any longer."""

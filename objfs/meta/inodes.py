@@ -48,6 +48,10 @@ _SET_ATIME_IF_THERE = (
 _CTIME = "UPDATE inode SET ctime_s = ?, ctime_ns = ? WHERE ino = ?"
 _LINKS = "UPDATE inode SET nlink = ?, ctime_s = ?, ctime_ns = ? WHERE ino = ?"
 _ORPHANS = "SELECT DISTINCT ino FROM orphan ORDER BY ino LIMIT ?"
+_TRUNCATES = (
+    "SELECT DISTINCT o.ino FROM orphan o JOIN inode i ON i.ino = o.ino "
+    "WHERE o.keep_from >= 0 AND i.nlink > 0 ORDER BY o.ino LIMIT ?"
+)
 _ADD_ORPHAN = "INSERT OR REPLACE INTO orphan (ino, keep_from, below) VALUES (?, ?, ?)"
 _NEXT_WORK = "SELECT keep_from, below FROM orphan WHERE ino = ? ORDER BY keep_from LIMIT 1"
 _UNMAP = (
@@ -157,6 +161,10 @@ class Inodes:
     def orphans(self, limit: int) -> list[Ino]:
         """Lowest first."""
         return [Ino(row[0]) for row in self._db.all(_ORPHANS, (limit,))]
+
+    def truncates(self, limit: int) -> list[Ino]:
+        """Files with a name of which a truncate goes on, lowest first."""
+        return [Ino(row[0]) for row in self._db.all(_TRUNCATES, (limit,))]
 
     def purge(self, ino: Ino, limit: int) -> bool:
         """Goes on with what ``orphan`` says of an inode; True when there is nothing left of that."""

@@ -29,7 +29,7 @@ from objfs.errors import Corrupt, NewerFormat
 
 APPLICATION_ID = 0x6F626A66
 """``objf``: tells file(1) and us what the database is."""
-VERSION = 1
+VERSION = 2
 PAGE_SIZE = 2048
 """Bytes.  Half of SQLite's default: see docs/design/decisions/0007-pages-of-2-kib.md."""
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
@@ -224,6 +224,9 @@ MAP = Versioned(
 )
 VERSIONED = (INODE, ENTRY, XATTR, MAP)
 _NOW = "(SELECT generation FROM volume)"
+# Directory offsets of what was copied aside: the order of readdir in a moment, without a look at the rows
+# that it does not show.
+_OLD_COOKIES = "CREATE INDEX entry_old_cookie ON entry_old (parent, cookie, born, died)"
 
 
 def _table(table: Versioned) -> Iterator[str]:
@@ -290,6 +293,7 @@ def statements() -> list[str]:
         found += _table(table)
     # Directory offsets: unique, and the order of readdir.
     found.append("CREATE UNIQUE INDEX entry_cookie ON entry (parent, cookie)")
+    found.append(_OLD_COOKIES)
     for table in VERSIONED:
         found += _triggers(table)
     return found
@@ -297,7 +301,13 @@ def statements() -> list[str]:
 
 Migration = Callable[[sqlite_utils.Database], None]
 
-MIGRATIONS: Sequence[Migration] = ()
+
+def _list_moments(database: sqlite_utils.Database) -> None:
+    """Schema 2: a directory of a named moment is listed in order."""
+    database.execute(_OLD_COOKIES)
+
+
+MIGRATIONS: Sequence[Migration] = (_list_moments,)
 """What turns schema n into n+1 stands at n-1; each runs in one transaction with the new number."""
 
 

@@ -24,6 +24,7 @@ from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
 from objfs.meta.restore import Plan, Restored, Restores
 from objfs.meta.segments import Segments
+from objfs.meta.snapshot_view import SnapshotTable
 from objfs.meta.snapshots import Snapshots
 from objfs.meta.wal import PageLog
 from objfs.meta.xattrs import Xattrs
@@ -340,6 +341,10 @@ class MetaDatabase:
 
     # --- named moments -----------------------------------------------------------------
 
+    def truncates(self, limit: int) -> list[Ino]:
+        """Files with a name of which a truncate goes on, lowest first; ``purge`` continues it."""
+        return self._inodes.truncates(limit)
+
     def create_snapshot(self, name: bytes, now_ns: int, comment: str = "", flags: int = 0) -> Snapshot:
         """Names the present moment of the rows; which bytes it needs is the caller's care.  Raises
         SnapshotExists."""
@@ -352,6 +357,10 @@ class MetaDatabase:
     def snapshots(self) -> list[Snapshot]:
         """All, oldest first."""
         return self._snapshots.listed()
+
+    def at(self, snapshot: Snapshot) -> SnapshotTable:
+        """The tree of a named moment, read-only, over the same connection."""
+        return SnapshotTable(self, lambda: self._db, snapshot)
 
     def drop_snapshot(self, name: bytes) -> Snapshot:
         """Forgets the name.  Raises NoSuchSnapshot."""

@@ -227,17 +227,34 @@ def test_migrations_run_once_and_whole(tmp_path: Path) -> None:
         if broken:
             raise ObjfsError("on purpose")
 
+    steps = (*schema.MIGRATIONS, two, three)
+    first = schema.VERSION
     broken = True
     make(tmp_path / "meta.db").close()
     connection = sqlite3.connect(tmp_path / "meta.db", isolation_level=None)
     with pytest.raises(ObjfsError, match="on purpose"):
-        schema.migrate(connection, (two, three))
+        schema.migrate(connection, steps)
     database = sqlite_utils.Database(connection)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (first + 1,)
     assert "colour" in database["inode"].columns_dict
     broken = False
-    assert schema.migrate(connection, (two, three)) == 1
-    assert schema.migrate(connection, (two, three)) == 0
-    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert schema.migrate(connection, steps) == 1
+    assert schema.migrate(connection, steps) == 0
+    assert connection.execute("PRAGMA user_version").fetchone() == (first + 2,)
     assert schema.row_counts(connection)["inode"] == 1
     database.close()
+
+
+def test_a_table_of_the_first_schema_is_brought_to_the_present_one(tmp_path: Path) -> None:
+    with make(tmp_path / "meta.db") as table:
+        fill(table)
+        sql(table).execute("DROP INDEX entry_old_cookie")
+        sql(table).execute("PRAGMA user_version = 1")
+    present = sqlite3.connect(":memory:", isolation_level=None)
+    schema.create(present)
+    definition = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
+    with MetaDatabase.open(tmp_path / "meta.db", boot_id=BOOT) as table:
+        assert set(sql(table).execute(definition)) == set(present.execute(definition))
+        assert table.log.pending > 0, "what the migration changed is shipped like everything else"
+        assert table.check() == []
+    present.close()
