@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,8 @@ from objfs.meta import schema
 from objfs.model import ChunkId, Ino, SegmentNo
 
 Value = int | bytes | str | None
+Values = Sequence[Value] | Mapping[str, Value]
+"""By place, or by name."""
 Row = tuple[Any, ...]
 """As sqlite3 gives it; typed where it is unpacked."""
 BLOCK = 1024
@@ -148,21 +150,21 @@ class Database:
 
     # --- statements --------------------------------------------------------------------
 
-    def one(self, sql: str, values: Sequence[Value] = ()) -> Row | None:
+    def one(self, sql: str, values: Values = ()) -> Row | None:
         """The first row."""
         try:
             return self._execute(sql, values).fetchone()  # type: ignore[no-any-return]
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
-    def all(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+    def all(self, sql: str, values: Values = ()) -> list[Row]:
         """Every row; the caller's statement bounds them."""
         try:
             return self._execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
-    def run(self, sql: str, values: Sequence[Value] = ()) -> int:
+    def run(self, sql: str, values: Values = ()) -> int:
         """Changes rows; returns how many, those of triggers not counted."""
         try:
             return self._execute(sql, values).rowcount

@@ -23,6 +23,7 @@ from objfs.meta.inodes import Inodes
 from objfs.meta.moments import MomentsTable
 from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
+from objfs.meta.restore import Plan, Restored, Restores
 from objfs.meta.segments import Segments
 from objfs.meta.snapshot_view import SnapshotTable
 from objfs.meta.snapshots import Snapshots
@@ -82,6 +83,7 @@ class MetaDatabase:
         self._dirty = Dirty(database, self._inodes, boot_id)
         self._segments = Segments(database)
         self._snapshots = Snapshots(database)
+        self._restores = Restores(database)
         self.log = PageLog(database)
 
     @classmethod
@@ -369,6 +371,14 @@ class MetaDatabase:
     def drop_snapshot(self, name: bytes) -> Snapshot:
         """Forgets the name.  Raises NoSuchSnapshot."""
         return self._snapshots.drop(name)
+
+    def plan_restore(self, snapshot: Snapshot, root: Ino, path: bytes) -> Plan:
+        """What to restore for a path below ``root``.  Raises NotFound."""
+        return self._restores.plan(snapshot, root, path)
+
+    def restore(self, plan: Plan, now_ns: int) -> Restored:
+        """The present becomes what the moment was; atomic.  Raises InvalidArgument."""
+        return self._restores.restore(plan, now_ns)
 
     # --- looking at it -----------------------------------------------------------------
 
