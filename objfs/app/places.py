@@ -6,8 +6,8 @@ Owns the loop that such a command runs in: buckets opened and wrapped, one async
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from logging.handlers import MemoryHandler
 from typing import TypeVar
@@ -68,21 +68,28 @@ def _warnings_held() -> Iterator[None]:
 
 def with_urls(urls: Sequence[str], job: Callable[[list[Offered]], Awaitable[T]]) -> T:
     """Runs ``job`` over buckets by URL.  Raises MalformedURL, UsageError (one twice)."""
+
+    async def body() -> T:
+        async with offered(urls) as found:
+            return await job(found)
+
+    return run(body)
+
+
+@asynccontextmanager
+async def offered(urls: Sequence[str]) -> AsyncIterator[list[Offered]]:
+    """Buckets by URL, closed at the end.  Raises MalformedURL, UsageError (one twice)."""
     for url in urls:
         parse_url(url)
     if len(set(urls)) != len(urls):
         raise UsageError("the same bucket URL was given twice")
-
-    async def body() -> T:
-        async with AsyncExitStack() as stack:
-            found: list[OpenBucket] = []
-            for url in urls:
-                item = _open_url(url)
-                stack.push_async_callback(item.bucket.aclose)
-                found.append(item)
-            return await job([Offered(item.url, {}, item.bucket) for item in found])
-
-    return run(body)
+    async with AsyncExitStack() as stack:
+        found: list[OpenBucket] = []
+        for url in urls:
+            item = _open_url(url)
+            stack.push_async_callback(item.bucket.aclose)
+            found.append(item)
+        yield [Offered(item.url, {}, item.bucket) for item in found]
 
 
 def _open_url(url: str) -> OpenBucket:

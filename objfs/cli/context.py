@@ -116,6 +116,14 @@ def notes() -> Callable[[str], None]:
     return note
 
 
+def name_and_snapshot(word: str) -> tuple[str, bytes]:
+    """``NAME@SNAPSHOT``, or ``NAME`` and nothing.  Raises UsageError."""
+    name, at, snapshot = word.partition("@")
+    if at and not snapshot:
+        raise UsageError(f"{word} names no snapshot behind the @")
+    return name, os.fsencode(snapshot)
+
+
 _UNITS: dict[str, int] = {"": 1, "B": 1} | {
     letter + suffix: base**power
     for power, letter in enumerate("KMGT", 1)

@@ -26,6 +26,7 @@ from objfs.cli.mkfs import mkfs
 from objfs.cli.mount import mount
 from objfs.cli.mount_helper import mount_helper
 from objfs.cli.recover import recover
+from objfs.cli.restore import restore
 from objfs.cli.salvage import salvage
 from objfs.cli.status import status
 from objfs.cli.umount import umount
@@ -56,6 +57,7 @@ _COMMANDS = (
     flush,
     fsck,
     recover,
+    restore,
     salvage,
     info,
     key,

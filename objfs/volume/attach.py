@@ -90,7 +90,7 @@ async def attach(
     if home.config_path.exists():
         home.create()
     header, ring = await read_volume({item.url: item.bucket for item in offered}, secret)
-    places = await _identify(offered, header, ring)
+    places = await identify_places(offered, header, ring)
     home.create()
     home.write_config(VolumeConfig(header.volume, tuple(places), settings or VolumeSettings()))
     given = {place.uuid for place in places}
@@ -106,12 +106,16 @@ async def add_places(home: VolumeHome, secret: Secret, offered: Sequence[Offered
     if header.volume != config.volume:
         raise ForeignBucket(f"these buckets belong to volume {header.volume.hex()}, not to {home.name}")
     known = {place.uuid: place for place in config.buckets}
-    known |= {place.uuid: place for place in await _identify(offered, header, ring)}
+    known |= {place.uuid: place for place in await identify_places(offered, header, ring)}
     home.write_config(replace(config, buckets=tuple(known.values())))
     return Attached(header, ring, tuple(entry for entry in header.buckets if entry.uuid not in known))
 
 
-async def _identify(offered: Sequence[Offered], header: VolumeHeader, ring: KeyRing) -> list[BucketPlace]:
+async def identify_places(
+    offered: Sequence[Offered], header: VolumeHeader, ring: KeyRing
+) -> list[BucketPlace]:
+    """Which buckets of the volume these are, by their labels.  Raises ForeignBucket, UsageError, and what a
+    bucket that does not answer raises."""
     found: dict[str, Label] = {}
     for item in offered:
         try:
