@@ -35,6 +35,7 @@ from objfs.model import ROOT, Clock, Ino, InodeTable, WriteGate
 from objfs.volume.bygone import BygoneStore
 from objfs.volume.checkpoint import Checkpointer, Parts
 from objfs.volume.header import Secret, VolumeHeader
+from objfs.volume.heal import make_healer
 from objfs.volume.local import VolumeHome
 from objfs.volume.open import OpenOptions, OpenVolume, open_volume
 from objfs.volume.readers import PinHolder, new_pin
@@ -99,6 +100,7 @@ class Engine:
         self.snapshots = SnapshotKeeper(
             volume.meta, self.cache, self._mutations, self._volume_clock, self.flush
         )
+        self.healer = make_healer(volume, self.checkpointer, clock, settings.heal_rate)
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.promises = Promises(volume.buckets, writes=not self.read_only)
         self._showing = Showing(self.table, self.cache, self.gate, clock, self.room.capacity)
@@ -232,6 +234,8 @@ class Engine:
                 nursery.start_soon(self.checkpointer.run)
                 nursery.start_soon(self.volume.lease.run)
                 nursery.start_soon(self._renew_headers)
+            if self.healer is not None:
+                nursery.start_soon(self.healer.run)
             if self.pin is not None:
                 nursery.start_soon(self.pin.run)
             nursery.start_soon(self._upkeep.run)
@@ -369,6 +373,7 @@ async def opened_engine(order: Order, note: Callable[[str], None]) -> AsyncItera
             take_over=order.options.take_over,
             force=order.options.force,
             lease_interval_s=settings.lease_interval,
+            min_placed=settings.min_placed,
         )
         plain = {uuid: item.bucket for uuid, item in buckets.items()}
         volume = await open_volume(order.home, order.secret, plain, clock=clock, options=wanted, note=note)

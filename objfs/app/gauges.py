@@ -7,6 +7,7 @@ from typing import cast
 
 from objfs.app.engine import Engine
 from objfs.app.status import BucketStatus
+from objfs.meta.segments import AtRisk
 from objfs.model import Slot
 from objfs.volume.fields import JSON
 from objfs.volume.guard import GuardedBucket
@@ -49,6 +50,22 @@ def _health(engine: Engine, slot: Slot) -> tuple[str, str]:
     state = "down" if unknown else health.state.name.lower()
     silent = "has not shown its label since the mount" if unknown else ""
     return state, engine.volume.left_out.get(slot) or health.last_error or silent
+
+
+def risk_status(engine: Engine, risk: AtRisk) -> dict[str, JSON]:
+    """Amount and age of what lacks shards, and what the healer has done about it."""
+    found: dict[str, JSON] = {"segments": risk.segments, "bytes": risk.nbytes, "most_missing": risk.shards}
+    if engine.healer is None:
+        return found
+    seen = engine.healer.statistics()
+    age_ns = engine.clock.now_ns() - seen.oldest_ns if seen.oldest_ns else 0
+    return found | {
+        "blobs": seen.blobs,
+        "oldest_s": max(0.0, age_ns / 1e9),
+        "healed_segments": seen.healed_segments,
+        "healed_bytes": seen.healed_bytes,
+        "last_error": seen.last_error,
+    }
 
 
 def checkpoint_status(engine: Engine) -> dict[str, JSON]:

@@ -19,7 +19,7 @@ import trio
 import objfs
 from objfs.app import mountpoint
 from objfs.app.engine import Engine
-from objfs.app.gauges import bucket_status, cache_status, checkpoint_status
+from objfs.app.gauges import bucket_status, cache_status, checkpoint_status, risk_status
 from objfs.app.status import Status, judge, resident_bytes
 from objfs.app.systemd import Notifier
 from objfs.app.watch import LoopWatch
@@ -111,7 +111,7 @@ class Life:
         """The document for ``objfs status``; ``lost`` are chunks of files that cannot be read any more."""
         cache, lag = engine.cache.statistics(), self._watch.lag
         inodes, content = engine.table.count()
-        buckets = bucket_status(engine)
+        buckets, risk = bucket_status(engine), engine.table.at_risk()
         return Status(
             volume=self.name,
             uuid=engine.header.volume.hex(),
@@ -135,8 +135,9 @@ class Life:
             checkpoint=checkpoint_status(engine),
             follow=engine.following.status() if engine.following is not None else {},
             redundancy=judge(
-                engine.header.code, engine.header.tolerance, buckets, engine.table.waiting_segments()
+                engine.header.code, engine.header.tolerance, buckets, (risk.segments, risk.shards)
             ),
+            at_risk=risk_status(engine, risk),
             buckets=buckets,
             cache=cache_status(engine),
             store=asdict(engine.volume.store.statistics()),

@@ -89,6 +89,8 @@ class Status:
     follow: dict[str, JSON]
     """How a mount goes on to newer moments; empty where it does not."""
     redundancy: Redundancy
+    at_risk: dict[str, JSON]
+    """What is stored with fewer shards than its code has; sizes are payload, before coding."""
     buckets: tuple[BucketStatus, ...]
     cache: dict[str, JSON]
     store: dict[str, JSON]

@@ -76,6 +76,7 @@ def describe(status: Fields) -> list[str]:
         f"safety       {_safety(status)}",
         *_lost(status),
         f"redundancy   {_redundancy(status.object('redundancy'))}",
+        *_at_risk(status.object("at_risk")),
         f"checkpoint   {_checkpoint(status.object('checkpoint'))}",
         *_follow(status.object("follow")),
         f"content      {status.integer('inodes')} inodes, {size(status.integer('content_bytes'))}",
@@ -126,6 +127,23 @@ def _redundancy(redundancy: Fields) -> str:
     reduced = redundancy.items("missing", 256) or redundancy.integer("waiting")
     degraded = "DEGRADED: " if reduced else ""
     return f"{degraded}{redundancy.text('sentence', 65536)} (code {redundancy.text('code')})"
+
+
+def _at_risk(risk: Fields) -> list[str]:
+    """What was stored while a bucket took nothing; nothing where all shards are placed."""
+    segments, blobs = risk.integer("segments"), risk.integer("blobs") if risk.has("blobs") else 0
+    if not segments and not blobs:
+        return []
+    parts = [f"{size(risk.integer('bytes'))} in {segments} segments"] if segments else []
+    parts += [f"{blobs} parts of the inode table"] if blobs else []
+    oldest = risk.number("oldest_s", 0, 1e12) if risk.has("oldest_s") else 0
+    since = f", the oldest stored {age(oldest)} ago" if oldest else ""
+    heals = "" if risk.has("oldest_s") else "; a mount that writes heals it"
+    failed = risk.text("last_error", 65536) if risk.has("last_error") else ""
+    return [
+        f"at risk      {' and '.join(parts)} short of shards{since}{heals}"
+        + (f"; the last try to heal failed: {failed}" if failed else "")
+    ]
 
 
 def _checkpoint(checkpoint: Fields) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from objfs.errors import Corrupt, StoreError
 from objfs.meta.chunks import COLUMNS, from_location, to_chunk
@@ -46,6 +47,29 @@ _LOST = (
     "(SELECT 1 FROM map m WHERE m.ino = c.ino AND m.idx = c.idx AND m.chunk = c.chunk) "
     "ORDER BY c.ino, c.idx, c.chunk LIMIT ?"
 )
+
+
+_SHORT = "missing IS NOT NULL AND state = 0 AND length(missing) < k + m"
+
+
+Rank = tuple[int, int]
+"""How many further losses a segment bears, below 0 where it is not readable, and its number."""
+FIRST: Rank = (-256, 0)
+
+
+def rank(number: SegmentNo, segment: Segment) -> Rank:
+    """Where a segment stands among those at risk: lower is worse."""
+    return segment.code.m - len(segment.missing), number
+
+
+class AtRisk(NamedTuple):
+    """Segments that wait for shards: how many, the most shards that one of them lacks, their payload in
+    bytes, and the number of the oldest."""
+
+    segments: int = 0
+    shards: int = 0
+    nbytes: int = 0
+    oldest: SegmentNo | None = None
 
 
 class Segments:
@@ -123,19 +147,22 @@ class Segments:
         """Live versions that lie nowhere (``Segment.nowhere``), by inode and index."""
         return [to_chunk(row) for row in self._db.all(_LOST, (limit,))]
 
-    def missing_shards(self) -> list[tuple[SegmentNo, Segment]]:
-        """Segments with shards that wait for repair."""
-        return self._listed(
-            f"SELECT segment, {SEGMENT_COLUMNS} FROM segment WHERE missing IS NOT NULL ORDER BY segment"
-        )
-
-    def waiting(self) -> tuple[int, int]:
-        """How many segments in use wait for repair, and the most shards that one of them lacks."""
+    def at_risk(self) -> AtRisk:
+        """What is stored with fewer shards than its code has; not what is lost, which waits for nothing."""
         row = self._db.one(
-            "SELECT count(*), coalesce(max(length(missing)), 0) FROM segment"
-            " WHERE missing IS NOT NULL AND state = 0"
+            "SELECT count(*), coalesce(max(length(missing)), 0), coalesce(sum(length), 0), min(segment) "
+            f"FROM segment WHERE {_SHORT}"
         )
-        return (0, 0) if row is None else (int(row[0]), int(row[1]))
+        return AtRisk() if row is None else AtRisk(*row)
+
+    def endangered(self, after: Rank, limit: int) -> list[tuple[SegmentNo, Segment]]:
+        """Segments at risk, those that bear the fewest losses first.  ``after``: the rank of the last one
+        seen, or ``FIRST``."""
+        return self._listed(
+            f"SELECT segment, {SEGMENT_COLUMNS} FROM segment WHERE {_SHORT} "
+            "AND (m - length(missing), segment) > (?, ?) ORDER BY m - length(missing), segment LIMIT ?",
+            (*after, limit),
+        )
 
     # --- changing ----------------------------------------------------------------------
 

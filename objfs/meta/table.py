@@ -24,7 +24,7 @@ from objfs.meta.moments import MomentsTable
 from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
 from objfs.meta.restore import Plan, Restored, Restores
-from objfs.meta.segments import Segments
+from objfs.meta.segments import AtRisk, Rank, Segments
 from objfs.meta.snapshot_view import SnapshotTable
 from objfs.meta.snapshots import Snapshots
 from objfs.meta.wal import PageLog
@@ -324,13 +324,13 @@ class MetaDatabase:
         """Live versions that are lost for good, by inode and index."""
         return self._segments.lost_chunks(limit)
 
-    def missing_shards(self) -> list[tuple[SegmentNo, Segment]]:
-        """Segments that wait for repair, lowest number first."""
-        return self._segments.missing_shards()
+    def at_risk(self) -> AtRisk:
+        """See ``Segments.at_risk``."""
+        return self._segments.at_risk()
 
-    def waiting_segments(self) -> tuple[int, int]:
-        """How many segments in use wait for repair, and the most shards that one of them lacks."""
-        return self._segments.waiting()
+    def endangered(self, after: Rank, limit: int) -> list[tuple[SegmentNo, Segment]]:
+        """See ``Segments.endangered``."""
+        return self._segments.endangered(after, limit)
 
     def update_segment(self, number: SegmentNo, segment: Segment) -> None:
         """New placement, missing shards and placement generation.  Raises StoreError."""

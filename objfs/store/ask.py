@@ -112,8 +112,12 @@ class Asker:
         if not blocks_of(ask.layout, ask.shard, ask.first, ask.last):
             return Answer(nothing(ask.layout, ask.shard, ask.first, ask.last))
         bucket = self._places.bucket(ask.slot)
-        if ask.shard in ask.segment.missing or bucket is None:
-            return _failed(ask, "never placed" if bucket is not None else "bucket not attached")
+        if bucket is None:
+            return _failed(ask, "bucket not attached")
+        if ask.shard in ask.segment.missing and not (ask.insist and not ask.segment.nowhere):
+            # Who names the segment may be older than its repair: the bucket is asked where nothing else is
+            # left.
+            return _failed(ask, "never placed", again=not ask.segment.nowhere)
         if not ask.insist and not self._health.admit(ask.slot):
             return _failed(ask, "bucket is down", again=True)
         return await self._get(ring, ask, bucket)

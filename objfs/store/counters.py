@@ -19,6 +19,8 @@ class StoreStatistics:
     shards_diverted: int = 0
     """Of those placed: in a bucket other than planned, because that one was down or failed."""
     shards_missing: int = 0
+    shards_restored: int = 0
+    """Put again by healing and repair."""
     bytes_written: int = 0
     gets: int = 0
     bytes_read: int = 0

@@ -64,8 +64,9 @@ class StoreSettings:
 class SegmentStore:
     """``model.SegmentPort``, and blobs, deletion and scans besides.
 
-    ``target_bytes`` is how large callers should make a segment; ``min_placed`` (default k) how many
-    shards make it stored; ``workers`` limits the threads that compute.
+    ``target_bytes`` is how large callers should make a segment; ``min_placed`` (0: k) how many shards make
+    it stored, where it is striped, and copies need as many above one as that is above k; ``workers`` limits
+    the threads that compute.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class SegmentStore:
         target_bytes: int = 8 << 20,
         clock: Clock,
         health: HealthBoard | None = None,
-        min_placed: int | None = None,
+        min_placed: int = 0,
         workers: trio.CapacityLimiter | None = None,
         gate: WriteGate | None = None,
         settings: StoreSettings | None = None,
@@ -87,7 +88,7 @@ class SegmentStore:
         self.code = code
         self.health = health or HealthBoard(clock)
         self._ring = ring
-        self._min_placed = min_placed
+        self._reserve = max(0, min_placed - code.k)
         self._gate = gate or WriteGate()
         self._places = Places(buckets)
         self._counters = Counters()
@@ -95,7 +96,7 @@ class SegmentStore:
         parts = (self._places, self.health, self._counters)
         self._uploader = Uploader(*parts, self._gate, chosen.upload)
         self._fetcher = Fetcher(Asker(*parts, self._workers, chosen.ask), *parts, self._workers)
-        self._restorer = Restorer(self._fetcher, self._places, self._gate, self._workers)
+        self._restorer = Restorer(self._fetcher, *parts, self._gate, self._workers)
 
     # --- the volume changes ----------------------------------------------------------------
 
@@ -140,8 +141,8 @@ class SegmentStore:
     async def _place(self, sealed: Sealed) -> Segment:
         layout = sealed.layout
         slots = place(layout.uuid, layout.code, self._places.writable)
-        # Copies count like data shards: with m+1 of them, one is what k is for a striped segment.
-        least = layout.code.k if self._min_placed is None else min(self._min_placed, layout.code.n)
+        # With m+1 copies, one is what k shards are for a striped segment.
+        least = min(layout.code.k + self._reserve, layout.code.n)
         placement = await self._uploader.place(layout.uuid, sealed.objects, slots, least)
         return _segment(layout, placement)
 
@@ -239,6 +240,10 @@ class SegmentStore:
     async def restore_shards(self, found: Found, shards: Collection[int]) -> set[int]:
         """Puts shards again, byte for byte, where the segment says; see ``Restorer.restore``."""
         return await self._restorer.restore(self._ring, found, shards)
+
+    async def heal(self, segment: Segment, shards: Collection[int], left: Collection[Slot] = ()) -> Segment:
+        """The segment as it is after its shards were put again; see ``Restorer.heal``."""
+        return await self._restorer.heal(self._ring, segment, shards, left)
 
     # --- for people ------------------------------------------------------------------------
 

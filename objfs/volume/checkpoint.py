@@ -170,6 +170,8 @@ class Checkpointer:
         self._condemn: Condemner = condemn or (lambda _sequence, _wall_ns: ())
         self._note = note or (lambda _manifest: None)
         self._attempt: _Attempt | None = None
+        self.latest: Published | None = None
+        """The newest manifest that was published here, and the buckets that took it."""
         self._running: trio.Event | None = None
         self._cuts = 0
         self._settled = 0
@@ -343,7 +345,7 @@ class Checkpointer:
             intent = Progress(self._moment.mark, moment.mark)
             await trio.to_thread.run_sync(write_progress, parts.home, intent)
         await parts.lease.check(needed=parts.buckets.publish_quorum)
-        await publish(parts.buckets, parts.ring, parts.lease, moment.manifest, attempt.data)
+        self.latest = await publish(parts.buckets, parts.ring, parts.lease, moment.manifest, attempt.data)
         await trio.to_thread.run_sync(self._settle_files, attempt)
         # Whatever was carried is in this attempt: the next cut is made only after it.
         self._carried = {}

@@ -94,13 +94,14 @@ def judge(progress: Progress | None, newest: Published) -> Verdict:
 class OpenOptions:
     """How a mount wants the volume.  ``follow`` needs local state without changes of its own.  ``take_over``
     waits for a silent holder to be proven dead, ``force`` waits for nobody and accepts less than a
-    majority and an older moment."""
+    majority and an older moment.  ``min_placed`` is the store's."""
 
     read_only: bool = False
     follow: bool = False
     take_over: bool = False
     force: bool = False
     lease_interval_s: float = 60.0
+    min_placed: int = 0
     host: str = field(default_factory=socket.gethostname)
     boot: bytes = field(default_factory=boot_id)
 
@@ -219,7 +220,9 @@ class _Opening:
         self._clock = clock
         self._options = options
         self._tell = tell
-        self._store = SegmentStore(buckets.buckets, ring, header.code, clock=clock, gate=gate)
+        self._store = SegmentStore(
+            buckets.buckets, ring, header.code, clock=clock, min_placed=options.min_placed, gate=gate
+        )
         self._store.use_buckets(buckets.buckets, [entry.slot for entry in header.buckets if entry.shards])
         self._salvage: Path | None = None
         self._unknown = ""

@@ -110,8 +110,11 @@ async def _put_one(bucket: Bucket, ring: KeyRing, sequence: int, data: bytes, wh
     return None
 
 
-async def publish(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Manifest, data: bytes) -> None:
-    """Makes ``manifest`` the volume's moment; its bytes are ``data``, the same in every retry.
+async def publish(
+    buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Manifest, data: bytes
+) -> Published:
+    """Makes ``manifest`` the volume's moment; its bytes are ``data``, the same in every retry.  Says too
+    which buckets took it.
 
     Raises LeaseLost when another writer published in its place (the gate is closed then), NoQuorum when
     too few voters took it or said so: then it may or may not be published, and must be put again unchanged.
@@ -123,7 +126,7 @@ async def publish(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Man
     won = sum(slot in result.won for slot in buckets.voters)
     if won >= buckets.publish_quorum:
         await _confirm(buckets, ring, lease, manifest, data)
-        return
+        return Published(manifest, data, result.won)
     if len(result.rivals) > len(buckets.voters) - buckets.publish_quorum:
         raise await lease.give_way(f"sequence {manifest.sequence} is taken by epoch {result.rivals[0].epoch}")
     raise NoQuorum(
@@ -141,6 +144,18 @@ async def _confirm(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Ma
         after, _ = await read_at(buckets, ring, manifest.sequence + 1, buckets.slots)
         if not any(one.manifest.previous == manifests.hash_of(data) for one in after):
             raise
+
+
+async def complete(buckets: BucketSet, ring: KeyRing, newest: Published, slots: Iterable[Slot]) -> Published:
+    """Puts a published manifest on ``slots`` that lack it (by the lease's holder only); says who has it
+    then."""
+
+    async def put_one(slot: Slot, bucket: Bucket) -> Manifest | None:
+        return await _put_one(bucket, ring, newest.manifest.sequence, newest.data, buckets.name(slot))
+
+    answers = await buckets.each(put_one, slots=tuple(slots))
+    won = _won(answers, buckets.slots)
+    return replace(newest, held_by=tuple(sorted({*newest.held_by, *won})))
 
 
 # --- finding -------------------------------------------------------------------------------

@@ -99,6 +99,23 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("retries", "count", 5, "Retries of a request that failed and may succeed later.", 0, 100),
     Setting("bandwidth", "size", 0, "Bytes a second to one bucket; 0 is without limit.", 0, 2**40),
     Setting(
+        "min_placed",
+        "count",
+        0,
+        "Shards of a segment in buckets that make it stored, at least k and at most k+m; 0 means k. A "
+        "segment of copies needs one, and as many more as this is above k.",
+        0,
+        255,
+    ),
+    Setting(
+        "heal_rate",
+        "size",
+        32 * MIB,
+        "Bytes a second that healing of what is short of shards reads and writes; 0 is without limit.",
+        0,
+        2**40,
+    ),
+    Setting(
         "recovery_window", "seconds", 3600.0, "Age up to which superseded checkpoints are kept.", 0, 31536000
     ),
     Setting("recovery_keep", "count", 8, "Checkpoints kept whatever their age.", 1, 10000),
@@ -125,6 +142,8 @@ class VolumeSettings:
     connections: int = 16
     retries: int = 5
     bandwidth: int = 0
+    min_placed: int = 0
+    heal_rate: int = 32 * MIB
     recovery_window: float = 3600.0
     recovery_keep: int = 8
     delete_grace: float = 86400.0

@@ -34,6 +34,7 @@ MOUNTED = Status(
     checkpoint={},
     follow={},
     redundancy=Redundancy("2+1", 1, (), "survives the loss of any one of 3 buckets"),
+    at_risk={"segments": 0, "bytes": 0, "most_missing": 0},
     buckets=(),
     cache={"cached_bytes": 0, "limit_bytes": 1, "hits": 0, "misses": 0},
     store={},
@@ -79,3 +80,24 @@ def test_what_is_lost_is_named() -> None:
     assert line(replace(MOUNTED, lost=(lost,)), "LOST") == (
         "/a/b (inode 7): 1000 bytes from 65536 on read as an error"
     )
+
+
+@pytest.mark.parametrize(
+    ("healer", "said"),
+    [
+        ({}, "2.00 KiB (2.05 kB) in 3 segments short of shards; a mount that writes heals it"),
+        (
+            {"blobs": 1, "oldest_s": 300.0, "last_error": ""},
+            "2.00 KiB (2.05 kB) in 3 segments and 1 parts of the inode table short of shards, "
+            "the oldest stored 5 min ago",
+        ),
+        (
+            {"blobs": 0, "oldest_s": 3.0, "last_error": "too few shards"},
+            "2.00 KiB (2.05 kB) in 3 segments short of shards, the oldest stored 3.0 s ago; "
+            "the last try to heal failed: too few shards",
+        ),
+    ],
+)
+def test_what_is_at_risk_is_told_with_its_amount_and_age(healer: dict[str, JSON], said: str) -> None:
+    risk: dict[str, JSON] = {"segments": 3, "bytes": 2048, "most_missing": 1, **healer}
+    assert line(replace(MOUNTED, at_risk=risk), "at risk") == said

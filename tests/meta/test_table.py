@@ -12,6 +12,7 @@ import pytest
 
 from objfs.errors import Corrupt, NoSpace, ObjfsError, StoreError, Unclean, VolumeExists
 from objfs.meta import MetaDatabase, settle
+from objfs.meta.segments import FIRST, AtRisk, rank
 from objfs.model import (
     FILE_SIZE_MAX,
     ROOT,
@@ -259,16 +260,34 @@ def test_segments_that_nothing_needs(table: MetaDatabase) -> None:
     assert table.check() == []
 
 
+def test_those_that_bear_the_fewest_losses_are_named_first(table: MetaDatabase) -> None:
+    ino = mkfile(table, ROOT, b"f")
+    code = segment().code
+    lacks = [1, 2, 1, code.n, 2]
+    torn = [replace(segment(), missing=frozenset(range(count))) for count in lacks]
+    numbers = [table.place(each, [placed(write(table, ino, at))]) for at, each in enumerate(torn)]
+    order = [numbers[at] for at in (1, 4, 0, 2)]
+    assert [number for number, _ in table.endangered(FIRST, 9)] == order
+    walked, after = [], FIRST
+    while found := table.endangered(after, 1):
+        walked += [number for number, _ in found]
+        after = rank(*found[0])
+    assert walked == order
+    assert table.at_risk().segments == 4  # what is lost for good waits for nothing
+
+
 def test_missing_shards_wait_for_repair(table: MetaDatabase) -> None:
     ino = mkfile(table, ROOT, b"f")
     torn = replace(segment(), missing=frozenset({2, 0}))
     number = table.place(torn, [placed(write(table, ino))])
     store(table, write(table, ino, 1))
     assert number is not None
-    assert table.missing_shards() == [(number, torn)]
+    assert table.endangered(FIRST, 9) == [(number, torn)]
+    assert table.at_risk() == AtRisk(1, 2, torn.length, number)
     repaired = replace(torn, missing=frozenset(), generation=1)
     table.update_segment(number, repaired)
-    assert (table.missing_shards(), table.segment(number)) == ([], repaired)
+    assert (table.endangered(FIRST, 9), table.segment(number)) == ([], repaired)
+    assert table.at_risk() == AtRisk()
     with pytest.raises(StoreError):
         table.update_segment(SegmentNo(99), repaired)
 

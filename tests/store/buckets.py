@@ -111,7 +111,7 @@ class Volume:
         n: int,
         *,
         settings: StoreSettings | None = None,
-        min_placed: int | None = None,
+        min_placed: int = 0,
         secret: bytes = b"k" * 32,
     ) -> None:
         self.buckets = {Slot(i): TestBucket(f"mem://b{i}") for i in range(n)}

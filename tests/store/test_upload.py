@@ -99,6 +99,18 @@ async def test_min_placed_asks_for_more_than_k() -> None:
         await volume.store.write_segment(chunks(DATA))
 
 
+@pytest.mark.parametrize(("min_placed", "copies"), [(0, 1), (3, 1), (4, 1), (5, 2), (6, 3), (9, 3)])
+async def test_copies_need_as_many_above_one_as_min_placed_is_above_k(min_placed: int, copies: int) -> None:
+    volume = Volume(Code(4, 2), 3, min_placed=min_placed)
+    for slot in list(volume.buckets)[: 3 - copies]:
+        volume.buckets[slot].fault = lambda _operation, _key: Refused("denied")
+    segment, _ = await volume.store.write_segment(chunks(b"small"))
+    assert segment.code.n - len(segment.missing) == copies
+    volume.buckets[Slot(2)].fault = lambda _operation, _key: Refused("denied")
+    with pytest.raises(NotEnoughShards, match=f"{copies} are needed" if copies > 1 else "1 are needed"):
+        await volume.store.write_segment(chunks(b"small"))
+
+
 async def test_min_placed_never_asks_for_more_copies_than_there_are() -> None:
     volume = Volume(Code(4, 2), 6, min_placed=5)
     segment, _ = await volume.store.write_segment(chunks(b"small"))

@@ -1,0 +1,236 @@
+"""The healer of a running mount: what was stored with fewer shards than its code has gets the rest, unasked.
+
+Owns when that happens: as soon as a bucket that lacks shards, or the newest manifest, answers again, or has
+left the volume for good; the segments that bear the fewest losses first, at a bounded rate.  Promises that
+a bucket which is down, or which takes nothing, is asked no more often than its pauses allow, and that
+nothing is asked of any bucket while nothing is at risk.  All that it knows is in the rows, so a crash costs
+it nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+
+from objfs.codec import Layout
+from objfs.errors import BucketError, CodecError, ReadOnly, StoreError
+from objfs.meta.segments import FIRST, rank
+from objfs.model import Clock, Segment, SegmentNo, Slot
+from objfs.store import layout
+from objfs.volume.checkpoint import Checkpointer
+from objfs.volume.mend import Mender
+from objfs.volume.open import OpenVolume
+from objfs.volume.pace import Pace
+from objfs.volume.published import complete
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+"""Between two looks at the rows."""
+REST_FIRST_S = 10.0
+REST_LAST_S = 300.0
+"""How long a bucket that answers and takes no shard is left alone; doubled from first to last."""
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class HealStatistics:
+    """``oldest_ns`` is the wall time at which the oldest segment at risk was stored, 0 where none is;
+    ``blobs`` of the inode table are at risk besides the segments."""
+
+    segments: int = 0
+    nbytes: int = 0
+    blobs: int = 0
+    oldest_ns: int = 0
+    healed_segments: int = 0
+    healed_bytes: int = 0
+    last_error: str = ""
+
+
+class Healer:
+    """One per writing mount."""
+
+    def __init__(self, volume: OpenVolume, checkpointer: Checkpointer, mender: Mender, clock: Clock) -> None:
+        self._buckets = volume.buckets
+        self._health = volume.store.health
+        self._ring = volume.ring
+        self._table = volume.meta
+        self._gate = volume.gate
+        self._checkpointer = checkpointer
+        self._mender = mender
+        self._clock = clock
+        self._whole: set[bytes] = set()
+        """Blobs that are whole by now, whatever manifests say."""
+        self._answers: dict[Slot, bool] = {}
+        self._rests: dict[Slot | bytes, tuple[float, float]] = {}
+        """Bucket or segment -> until when it is left alone, and for how long the next time."""
+        self._oldest: tuple[SegmentNo | None, int] = (None, 0)
+        self._healed = 0
+        self._last_error = ""
+
+    async def run(self) -> None:
+        """Until cancelled, or until the volume is another machine's."""
+        while self._gate.open:
+            try:
+                await self.round()
+            except ReadOnly:
+                return
+            await trio.sleep(LOOK_S)
+
+    async def round(self) -> None:
+        """One pass over all that is at risk; raises ReadOnly."""
+        self._answers = {}
+        await self._note_oldest()
+        await self._spread_moment()
+        for segment in self._short_blobs():
+            await self._heal(None, segment)
+        after = FIRST
+        while rows := self._table.endangered(after, BATCH):
+            for number, segment in rows:
+                after = rank(number, segment)
+                await self._heal(number, segment)
+
+    async def _heal(self, number: SegmentNo | None, segment: Segment) -> None:
+        self._gate.check()
+        shards = await self._ready(segment)
+        if not shards or self._resting(segment.uuid):
+            return
+        try:
+            if number is None:
+                there = await self._heal_blob(segment, shards)
+            else:
+                there = await self._mender.mend_row(number, shards)
+        except (StoreError, CodecError) as error:
+            self._last_error = str(error)
+            self._rest(segment.uuid)
+            log.warning("segment not healed segment=%s: %s", segment.uuid.hex(), error)
+            return
+        self._healed += bool(there)
+        for shard in shards - there:
+            self._rest(segment.placement[shard])
+        for shard in there:
+            self._rests.pop(segment.placement[shard], None)
+
+    async def _spread_moment(self) -> None:
+        """The newest manifest on every bucket: else it would be lost with those that have it."""
+        newest = self._checkpointer.latest
+        if newest is None:
+            return
+        lacking = [slot for slot in self._buckets.slots if slot not in newest.held_by]
+        ready = [slot for slot in lacking if await self._answering(slot)]
+        if not ready:
+            return
+        done = await complete(self._buckets, self._ring, newest, ready)
+        for slot in set(ready) - set(done.held_by):
+            self._rest(slot)
+        if self._checkpointer.latest is newest:
+            self._checkpointer.latest = done
+
+    async def _heal_blob(self, segment: Segment, shards: set[int]) -> set[int]:
+        """What manifests say of a blob stays as it is, so the bucket is asked whether the shard is there."""
+        there = {shard for shard in shards if await self._holds(segment, shard)}
+        if shards - there:
+            there |= await self._mender.mend_blob(segment, shards - there)
+        if there == segment.missing:
+            self._whole.add(segment.uuid)
+        return there
+
+    async def _holds(self, segment: Segment, shard: int) -> bool:
+        slot, size = segment.placement[shard], Layout.from_segment(segment).object_size(shard)
+        try:
+            found = await self._buckets.buckets[slot].stat(layout.shard_name(segment.uuid, shard))
+        except (BucketError, KeyError):
+            return False
+        return found.size == size
+
+    def _short_blobs(self) -> list[Segment]:
+        moment = self._checkpointer.moment
+        named = [] if moment is None else [blob.segment for blob in moment.manifest.blobs]
+        return [one for one in named if one.missing and one.uuid not in self._whole]
+
+    # --- which buckets -----------------------------------------------------------------
+
+    async def _ready(self, segment: Segment) -> set[int]:
+        """Missing shards whose bucket takes them, as far as can be known before."""
+        left = self._mender.left(segment.placement)
+        found = set()
+        for shard in segment.missing:
+            slot = segment.placement[shard]
+            if slot in left or (await self._answering(slot) and not self._resting(slot)):
+                found.add(shard)
+        return found
+
+    async def _answering(self, slot: Slot) -> bool:
+        """Whether a bucket answers at present; it is asked once a round."""
+        if slot not in self._answers:
+            self._answers[slot] = await self._ask(slot)
+        return self._answers[slot]
+
+    async def _ask(self, slot: Slot) -> bool:
+        """For its label; where it is down, as often as its pauses allow."""
+        bucket, health = self._buckets.buckets.get(slot), self._health
+        if bucket is None or self._resting(slot) or not health.admit(slot):
+            return False
+        try:
+            await bucket.stat(layout.LABEL)
+        except BucketError as error:
+            health.failed(slot, error)
+            return False
+        if health.down(slot):
+            health.succeeded(slot)
+        return True
+
+    def _resting(self, who: Slot | bytes) -> bool:
+        return who in self._rests and self._clock.monotonic() < self._rests[who][0]
+
+    def _rest(self, who: Slot | bytes) -> None:
+        if self._resting(who):
+            return
+        _, pause = self._rests.get(who, (0.0, REST_FIRST_S))
+        self._rests[who] = (self._clock.monotonic() + pause, min(2 * pause, REST_LAST_S))
+
+    # --- for people --------------------------------------------------------------------
+
+    async def _note_oldest(self) -> None:
+        """When the oldest segment at risk was stored: its shards know."""
+        oldest = self._table.at_risk().oldest
+        if oldest is None or oldest == self._oldest[0]:
+            return
+        segment = self._table.segment(oldest)
+        self._oldest = (oldest, self._clock.now_ns())
+        for shard in set(range(segment.code.n)) - segment.missing:
+            bucket = self._buckets.buckets.get(segment.placement[shard])
+            if bucket is None or not self._health.admit(segment.placement[shard]):
+                continue
+            try:
+                found = await bucket.stat(layout.shard_name(segment.uuid, shard))
+            except BucketError as error:
+                self._health.failed(segment.placement[shard], error)
+                continue
+            self._oldest = (oldest, min(found.mtime_ns, self._oldest[1]))
+            return
+
+    def statistics(self) -> HealStatistics:
+        risk = self._table.at_risk()
+        return HealStatistics(
+            risk.segments,
+            risk.nbytes,
+            len(self._short_blobs()),
+            self._oldest[1] if risk.oldest is not None else 0,
+            self._healed,
+            self._mender.restored_bytes,
+            self._last_error,
+        )
+
+
+def make_healer(
+    volume: OpenVolume, checkpointer: Checkpointer | None, clock: Clock, bytes_per_s: float
+) -> Healer | None:
+    """None where the mount only reads."""
+    if checkpointer is None:
+        return None
+
+    mender = Mender(volume.store, volume.buckets, volume.meta, volume.gate, Pace(bytes_per_s))
+    return Healer(volume, checkpointer, mender, clock)
