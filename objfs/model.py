@@ -280,6 +280,14 @@ class Placed:
     location: Location
 
 
+class Move(NamedTuple):
+    """A stored chunk version that gets another place, where it still lies at the ``old`` one."""
+
+    chunk: ChunkId
+    old: Location
+    new: Location
+
+
 @dataclass(frozen=True, slots=True)
 class WalMark:
     """A position in the inode table's log: everything committed up to here is included."""

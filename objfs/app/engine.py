@@ -18,6 +18,7 @@ import trio
 from objfs.app.browse import NoBarrier, Showing
 from objfs.app.buckets import OpenBucket, opened
 from objfs.app.clock import SystemClock, VolumeClock
+from objfs.app.compaction import make_compactor
 from objfs.app.follow import Following
 from objfs.app.footprint import Footprint, log_limit
 from objfs.app.losses import Losses
@@ -34,6 +35,7 @@ from objfs.meta import SCHEMA_VERSION
 from objfs.model import ROOT, Clock, Ino, InodeTable, WriteGate
 from objfs.volume.bygone import BygoneStore
 from objfs.volume.checkpoint import Checkpointer, Parts
+from objfs.volume.debts import Debts
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.heal import make_healer
 from objfs.volume.local import VolumeHome
@@ -93,6 +95,11 @@ class Engine:
         self.losses = Losses(volume.meta)
         self.cache.on_loss(self.losses.note)
         self.reaper = self._make_reaper()
+        self.compactor = (
+            make_compactor(volume, self.cache, self.reaper, settings, clock)
+            if self.reaper is not None
+            else None
+        )
         self.pin = self._make_pin()
         self._mutations = MutationGate(volume.gate)
         self.safety = Safety(self._mutations, self.reaper)
@@ -136,13 +143,13 @@ class Engine:
             return None
         retention = Retention(settings.recovery_window, settings.recovery_keep, settings.delete_grace)
         reaper = Reaper(
-            volume.store,
             volume.meta,
             volume.buckets,
             volume.ring,
             volume.lease,
             self._volume_clock,
             retention,
+            Debts(volume.home, self._volume_clock),
         )
         reaper.resume(volume.moment.manifest)
         return reaper
@@ -238,6 +245,8 @@ class Engine:
                 nursery.start_soon(self.healer.run)
             if self.pin is not None:
                 nursery.start_soon(self.pin.run)
+            if self.compactor is not None:
+                nursery.start_soon(self.compactor.run)
             nursery.start_soon(self._upkeep.run)
             nursery.start_soon(self.promises.run)
             nursery.start_soon(self.losses.run)

@@ -1,6 +1,6 @@
 """What an open volume does now and then besides serving: bound the log, delete what nothing needs.
 
-Owns the intervals.  Promises that an idle mount makes no request here.
+Owns the intervals.  Promises that an idle mount makes no request here once what nothing needs is gone.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Upkeep:
         while True:
             await trio.sleep(REAP_INTERVAL_S)
             made = checkpointer.statistics().checkpoints
-            if made == seen:
+            if made == seen and not reaper.due:
                 continue
             seen = made
             try:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from objfs.errors import Corrupt, StoreError
 from objfs.meta.chunks import COLUMNS, from_location, to_chunk
 from objfs.meta.database import Database, Row, Value
-from objfs.model import Chunk, ChunkId, Code, Placed, Segment, SegmentKind, SegmentNo, Slot
+from objfs.model import Chunk, ChunkId, Code, Move, Placed, Segment, SegmentKind, SegmentNo, Slot
 
 PLACED = 0
 CONDEMNED = 1
@@ -30,6 +30,10 @@ _STORE = (
     "UPDATE chunk SET state = 1, base = NULL, base_size = 0, "
     "segment = ?, position = ?, first_frame = ?, size = ?, "
     "frames = ?, length = ?, identity = ? WHERE chunk = ?"
+)
+_MOVE = (
+    "UPDATE chunk SET segment = ?, position = ?, first_frame = ?, size = ?, "
+    "frames = ?, length = ?, identity = ? WHERE chunk = ? AND state = 1 AND segment = ? AND position = ?"
 )
 _UNUSED = "NOT EXISTS (SELECT 1 FROM chunk c WHERE c.segment = segment.segment)"
 _WITHOUT_CHUNKS = (
@@ -89,6 +93,22 @@ class Segments:
             number = None if segment is None else self._insert(self._db.new_segment(), segment)
             self._store(placed, number)
             return number
+
+    def move(self, moves: Iterable[Move]) -> int:
+        """Versions get another place, those that still lie where the move says; returns how many did.
+
+        Raises StoreError, and has changed nothing, when a new place is in a segment that is gone or
+        condemned.
+        """
+        moved = 0
+        with self._db:
+            for move in moves:
+                number = move.new.segment
+                if self._db.one(_IN_USE, (number,)) is None:
+                    raise StoreError(f"chunk {move.chunk}: segment {number} is gone or condemned")
+                where = (move.chunk, move.old.segment, move.old.position)
+                moved += self._db.run(_MOVE, (*from_location(move.new, number), *where))
+        return moved
 
     def apply_patch(self, segments: Mapping[SegmentNo, Segment], placed: Sequence[Placed]) -> None:
         """Brings in what a manifest says of the chunks frozen at its cut.

@@ -37,6 +37,7 @@ from objfs.model import (
     DirEntry,
     DirtyRange,
     Ino,
+    Move,
     NewInode,
     Placed,
     Renamed,
@@ -299,6 +300,10 @@ class MetaDatabase:
                 self._db.run(f"DELETE FROM {name}")
             self._db.skip_numbers(RECOVERY_GAP)
             self._dirty.restart()
+
+    def move(self, moves: Iterable[Move]) -> int:
+        """Versions get another place; returns how many still lay at the old one.  Raises StoreError."""
+        return self._segments.move(moves)
 
     def segments_without_chunks(self, limit: int) -> list[tuple[SegmentNo, Segment]]:
         """Placed segments that no version lies in, lowest number first; looks at every segment."""

@@ -110,6 +110,10 @@ class SegmentStore:
         """The keyed identity of a chunk's plain bytes; 0.2 ms per MiB, where the caller is."""
         return identify(self._ring.current, data)
 
+    def is_of(self, segment: Segment, location: Location, data: bytes) -> bool:
+        """Whether these are the plain bytes that a location names.  0.2 ms per MiB, where the caller is."""
+        return identify(self._ring.get(segment.key_id), data) == location.identity
+
     def nowhere(self, size: int) -> tuple[Segment, Location]:
         """See the port."""
         frames = tuple(min(FRAME_SIZE, size - at) + FRAME_OVERHEAD for at in range(0, size, FRAME_SIZE))

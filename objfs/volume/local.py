@@ -107,6 +107,7 @@ class VolumeHome:
         self.checkpoint_path = self.path / "checkpoint.json"
         self.lease_path = self.path / "lease.json"
         self.deltas_path = self.path / "deltas.json"
+        self.debts_path = self.path / "deletes.json"
         self.clean_path = self.path / "clean"
         self.mirror_path = self.path / "mirror"
         self.database_path = self.path / "meta.db"

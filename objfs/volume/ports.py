@@ -6,10 +6,10 @@ Owns the narrow ports, so that a checkpoint can be tested against small doubles.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from objfs.model import Location, Placed, Segment, SegmentKind, SegmentNo, Slot, WalMark
+from objfs.model import Location, Placed, Segment, SegmentKind, SegmentNo, WalMark
 
 
 class PageSet(Protocol):
@@ -49,9 +49,6 @@ class BlobStore(Protocol):
 
     async def write_blob(self, kind: SegmentKind, plain: bytes) -> tuple[Segment, Location]: ...
     async def read_blob(self, segment: Segment, location: Location) -> bytes: ...
-    async def delete_segment(self, segment: Segment) -> Collection[Slot]:
-        """The slots where deleting failed."""
-        ...
 
 
 class CutResult(Protocol):

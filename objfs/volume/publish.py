@@ -18,6 +18,7 @@ from objfs.errors import ObjfsError, Unreachable
 from objfs.meta.pages import PageSet
 from objfs.model import Clock
 from objfs.volume.checkpoint import Checkpointer, Moment, Parts
+from objfs.volume.debts import Debts
 from objfs.volume.open import OpenVolume
 from objfs.volume.reaper import Reaper, Retention
 from objfs.volume.shipping import Stack
@@ -77,7 +78,8 @@ def _checkpointer(
     volume: OpenVolume, cache: ChunkCache, sync: GroupSync, clock: Clock, fresh_base: bool
 ) -> Checkpointer:
     assert volume.lease is not None
-    reaper = Reaper(volume.store, volume.meta, volume.buckets, volume.ring, volume.lease, clock, Retention())
+    debts = Debts(volume.home, clock)
+    reaper = Reaper(volume.meta, volume.buckets, volume.ring, volume.lease, clock, Retention(), debts)
     reaper.resume(volume.moment.manifest)
     parts = Parts(
         pages=volume.meta.log,

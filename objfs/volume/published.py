@@ -219,6 +219,22 @@ def choose(buckets: BucketSet, found: Iterable[Published]) -> Published | None:
     return max(found, key=rank, default=None)
 
 
+async def read_all(buckets: BucketSet, ring: KeyRing) -> tuple[dict[int, Manifest], set[int]]:
+    """Every manifest that the buckets list, by sequence, and the sequences of which no copy opens."""
+    listed = await list_sequences(buckets)
+    chosen: dict[int, Manifest] = {}
+    unread: set[int] = set()
+    for sequence in sorted({item for items in listed.values() for item in items}):
+        holders = [slot for slot, items in listed.items() if sequence in items]
+        found, _ = await read_at(buckets, ring, sequence, holders)
+        best = choose(buckets, found)
+        if best is not None:
+            chosen[sequence] = best.manifest
+        else:
+            unread.add(sequence)
+    return chosen, unread
+
+
 async def read_newest(buckets: BucketSet, ring: KeyRing, *, force: bool = False) -> Published | None:
     """The newest manifest on the buckets that answer, None where there is none at all.
 

@@ -4,7 +4,8 @@ Owns the rule of what is kept and the order of deleting.  Promises that nothing 
 manifest refers to, that every batch is preceded by a look at the lease, that a process which was stopped in
 the middle of one looks again before the next delete, and that a segment is deleted only after it was
 condemned in a published manifest, the grace is over, every kept manifest is at least as new as the condemning
-one, and its row is gone, so that nothing can refer to it again.
+one, and its row is gone, so that nothing can refer to it again.  What a bucket does not delete now is owed
+(``debts``) and deleted later.
 
 A manifest is kept while it was the newest at some time within the recovery window or a read-only mount has
 it pinned (``readers``), and at least ``keep`` of them in any case.
@@ -13,18 +14,18 @@ it pinned (``readers``), and at least ``keep`` of them in any case.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from objfs.backends.base import Bucket
 from objfs.codec.keys import KeyRing
-from objfs.model import NS, Clock, Segment, SegmentNo, Slot
+from objfs.model import NS, Clock, Segment, SegmentNo
 from objfs.store import layout
+from objfs.volume.debts import Debts, shards_of
 from objfs.volume.lease import Lease
 from objfs.volume.manifest import CONDEMNED_MAX, Condemned, Manifest
-from objfs.volume.ports import BlobStore, SegmentTable
-from objfs.volume.published import choose, list_sequences, read_at
+from objfs.volume.ports import SegmentTable
+from objfs.volume.published import read_all
 from objfs.volume.quorum import BucketSet
 from objfs.volume.readers import PinObserver
 
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 SEARCH_INTERVAL_S = 600.0
 SEARCH_BATCH = 512
 """Segments condemned by one search."""
-BATCH = 64
-"""Segments or manifests deleted between two looks at the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +79,27 @@ class Reaper:
 
     def __init__(
         self,
-        store: BlobStore,
         table: SegmentTable,
         buckets: BucketSet,
         ring: KeyRing,
         lease: Lease,
         clock: Clock,
         retention: Retention,
+        debts: Debts,
     ) -> None:
-        self._store = store
+        self.debts = debts
         self._table = table
         self._buckets = buckets
         self._ring = ring
         self._lease = lease
         self._clock = clock
-        self._retention = retention
+        self.retention = retention
         self._pins = PinObserver(buckets, ring, clock)
         self._known: dict[int, Manifest] = {}
         self._noted: dict[int, Manifest] = {}
+        self._pinned_last: frozenset[int] = frozenset()
+        self.unread: set[int] = set()
+        """Manifests in the buckets that do not open: nobody knows what they name."""
         self._searched: float | None = None
         self._total = Reaped()
         self._rows: dict[bytes, SegmentNo] = {}
@@ -118,14 +120,23 @@ class Reaper:
         return tuple(self._condemned.values())
 
     def search(self) -> int:
-        """Condemns segments without chunks, a bounded number; returns how many.  On the loop."""
-        room = CONDEMNED_MAX - len(self._rows)
-        found = dict(self._table.segments_without_chunks(min(room, SEARCH_BATCH)))
-        newest = max(self._known | self._noted, default=0)
-        for number in self._table.condemn(list(found), newest + 1):
-            self._rows[found[number].uuid] = number
-            log.debug("segment condemned uuid=%s", found[number].uuid.hex())
+        """Condemns segments without chunks, a bounded number; returns how many were found.  On the loop."""
+        found = dict(self._table.segments_without_chunks(min(self._room, SEARCH_BATCH)))
+        self.condemn_emptied(found)
         return len(found)
+
+    def condemn_emptied(self, segments: Mapping[SegmentNo, Segment]) -> int:
+        """Condemns those of them that have no chunks, as far as there is room; returns how many."""
+        newest = max(self._known | self._noted, default=0)
+        condemned = self._table.condemn(list(segments)[: self._room], newest + 1)
+        for number in condemned:
+            self._rows[segments[number].uuid] = number
+            log.debug("segment condemned uuid=%s", segments[number].uuid.hex())
+        return len(condemned)
+
+    @property
+    def _room(self) -> int:
+        return max(0, CONDEMNED_MAX - len(self._rows))
 
     async def _search_when_due(self) -> None:
         """Now and then, since it looks at every segment's row; with it, old leases go."""
@@ -142,21 +153,46 @@ class Reaper:
         self._noted[manifest.sequence] = manifest
 
     async def round(self) -> Reaped:
-        """Deletes what may go.  Raises LeaseLost, NoQuorum, ReadOnly."""
+        """Deletes what may go, and what is owed.  Raises LeaseLost, NoQuorum, ReadOnly."""
         await self._learn()
         await self._search_when_due()
-        pinned = await self._pinned()
+        pinned = self._pinned_last = await self._pinned()
         kept = [self._known[sequence] for sequence in sorted(self._known)]
-        old = expired(kept, self._retention, self._clock.now_ns(), pinned)
+        old = expired(kept, self.retention, self._clock.now_ns(), pinned)
         for manifest in old:
             del self._known[manifest.sequence]
         remaining = [manifest for manifest in kept if manifest.sequence in self._known]
-        manifests = await self._delete_manifests(old)
+        self.debts.keep_manifests(self._known.keys())
+        await self._delete_manifests(old)
         blobs = await self._delete_blobs(old, remaining)
         segments = await self._delete_condemned(pinned.union(item.sequence for item in remaining))
+        await self.debts.pay(self._buckets, self._lease)
         total = self._total
-        self._total = Reaped(total.manifests + manifests, total.blobs + blobs, total.segments + segments)
-        return Reaped(manifests, blobs, segments)
+        self._total = Reaped(total.manifests + len(old), total.blobs + blobs, total.segments + segments)
+        return Reaped(len(old), blobs, segments)
+
+    @property
+    def waiting(self) -> Mapping[bytes, Condemned | None]:
+        """Condemned segments by uuid; None while no published manifest says so."""
+        return {uuid: self._condemned.get(uuid) for uuid in self._rows}
+
+    @property
+    def pinned(self) -> frozenset[int]:
+        """Sequences that read-only mounts were seen to use."""
+        return self._pinned_last
+
+    @property
+    def kept(self) -> list[Manifest]:
+        """The manifests that are kept, ascending, as far as is known without asking."""
+        return [manifest for _, manifest in sorted((self._known | self._noted).items())]
+
+    @property
+    def due(self) -> bool:
+        """Whether a round would delete anything, as far as is known without asking."""
+        kept = [self._known[sequence] for sequence in sorted(self._known)]
+        old = expired(kept, self.retention, self._clock.now_ns(), self._pinned_last)
+        remaining = self._known.keys() - {manifest.sequence for manifest in old}
+        return bool(self.debts.due or old or self._ripe(self._pinned_last | remaining))
 
     def statistics(self) -> ReaperStatistics:
         return ReaperStatistics(len(self._known), len(self._rows), self._total)
@@ -164,45 +200,27 @@ class Reaper:
     async def _learn(self) -> None:
         """Completes what is known of the manifests in the buckets."""
         if not self._known:
-            await self._read_all()
+            self._known, self.unread = await read_all(self._buckets, self._ring)
         self._known |= self._noted
         self._noted = {}
-
-    async def _read_all(self) -> None:
-        listed = await list_sequences(self._buckets)
-        for sequence in sorted({item for items in listed.values() for item in items}):
-            holders = [slot for slot, items in listed.items() if sequence in items]
-            found, _ = await read_at(self._buckets, self._ring, sequence, holders)
-            chosen = choose(self._buckets, found)
-            if chosen is not None:
-                self._known[sequence] = chosen.manifest
 
     async def _pinned(self) -> frozenset[int]:
         """The sequences that read-only mounts use; pins that were left behind go."""
         pinned = await self._pins.look()
         for reader in pinned.expired:
-            await self._lease.check()
             log.info("pin expired reader=%s", reader.hex())
-            await self._delete_objects([layout.reader_name(reader)])
+            await self._delete_everywhere([layout.reader_name(reader)])
         return pinned.sequences
 
-    async def _delete_manifests(self, old: Sequence[Manifest]) -> int:
-        for start in range(0, len(old), BATCH):
+    async def _delete_everywhere(self, names: Sequence[str]) -> None:
+        """Objects of which each bucket has a copy."""
+        if names:
             await self._lease.check()
-            names = [layout.manifest_name(item.sequence) for item in old[start : start + BATCH]]
-            await self._delete_objects(names)
-        return len(old)
+            await self.debts.owe((slot, name) for slot in self._buckets.slots for name in names)
+            await self.debts.pay(self._buckets, self._lease)
 
-    async def _delete_objects(self, names: Sequence[str]) -> None:
-        async def delete(_slot: Slot, bucket: Bucket) -> None:
-            for name in names:
-                await self._lease.confirm()
-                await bucket.delete(name)
-
-        answers = await self._buckets.each(delete)
-        for slot, error in answers.errors.items():
-            log.info("objects not deleted bucket=%s: %s", self._buckets.name(slot), error)
-        log.debug("objects deleted first=%s count=%d", names[0], len(names))
+    async def _delete_manifests(self, old: Sequence[Manifest]) -> None:
+        await self._delete_everywhere([layout.manifest_name(manifest.sequence) for manifest in old])
 
     async def _delete_blobs(self, old: Sequence[Manifest], kept: Sequence[Manifest]) -> int:
         needed = {blob.segment.uuid for manifest in kept for blob in manifest.blobs}
@@ -216,29 +234,36 @@ class Reaper:
         return len(unneeded)
 
     async def _delete_condemned(self, kept: Collection[int]) -> int:
-        """Rows go first: from then on no chunk can refer to the segment; its objects are garbage."""
-        oldest = min(kept, default=0)
-        horizon = self._clock.now_ns() - int(self._retention.grace_s * NS)
-        ripe = {
-            uuid
-            for uuid, item in self._condemned.items()
-            if item.sequence <= oldest and item.since_ns <= horizon
-        }
+        """What is to be deleted is noted, then the rows go: from then on no chunk can refer to the segment,
+        and its objects are garbage."""
+        ripe = self._ripe(kept)
         if not ripe:
             return 0
         await self._lease.check()
+        segments = {number: segment for number, segment, _ in self._table.condemned()}
+        await self.debts.owe(
+            place for uuid in sorted(ripe) for place in shards_of(segments[self._rows[uuid]])
+        )
         ripe &= self._condemned.keys()  # another round may have gone on meanwhile
         gone = self._table.drop_segments([self._rows[uuid] for uuid in sorted(ripe)])
         for uuid in ripe:
             del self._rows[uuid], self._condemned[uuid]
-        await self._delete_segments(gone)
+        await self.debts.pay(self._buckets, self._lease)
+        log.debug("segments deleted count=%d", len(gone))
         return len(gone)
 
+    def _ripe(self, kept: Collection[int]) -> set[bytes]:
+        """Condemned long enough ago, and before everything that may still be recovered."""
+        oldest = min(kept, default=0)
+        horizon = self._clock.now_ns() - int(self.retention.grace_s * NS)
+        return {
+            uuid
+            for uuid, item in self._condemned.items()
+            if item.sequence <= oldest and item.since_ns <= horizon
+        }
+
     async def _delete_segments(self, segments: Iterable[Segment]) -> None:
-        wanted = list(segments)
-        for start in range(0, len(wanted), BATCH):
+        if places := [place for segment in segments for place in shards_of(segment)]:
             await self._lease.check()
-            for segment in wanted[start : start + BATCH]:
-                await self._lease.confirm()
-                failed = await self._store.delete_segment(segment)
-                log.debug("segment deleted uuid=%s failed_slots=%s", segment.uuid.hex(), sorted(failed))
+            await self.debts.owe(places)
+            await self.debts.pay(self._buckets, self._lease)

@@ -26,7 +26,7 @@ class Setting:
     """One row: ``low`` and ``high`` bound numbers and sizes, ``choices`` lists the texts allowed."""
 
     name: str
-    type: Literal["size", "count", "seconds", "choice"]
+    type: Literal["size", "count", "seconds", "share", "choice"]
     default: Value
     meaning: str
     low: float = 0
@@ -122,6 +122,22 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "delete_grace", "seconds", 86400.0, "Time for which an unused segment is still kept.", 0, 31536000
     ),
+    Setting(
+        "compact_below",
+        "share",
+        0.5,
+        "Share in use under which a segment is rewritten in the background; 0 switches compaction off.",
+        0,
+        0.9,
+    ),
+    Setting(
+        "compact_rate",
+        "size",
+        8 * MIB,
+        "Bytes a second that compaction reads and writes in the background; 0 is without limit.",
+        0,
+        2**40,
+    ),
 )
 
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -147,6 +163,8 @@ class VolumeSettings:
     recovery_window: float = 3600.0
     recovery_keep: int = 8
     delete_grace: float = 86400.0
+    compact_below: float = 0.5
+    compact_rate: int = 8 * MIB
 
     @classmethod
     def read(cls, values: Mapping[str, object], where: str = "settings") -> VolumeSettings:
@@ -171,10 +189,16 @@ def parse_value(full_name: str, name: str, value: object) -> Value:
     number = _number(setting, value)
     if number is None or not setting.low <= number <= setting.high:
         raise BadSetting(f"{full_name}: must be {_TYPE_NAMES[setting.type]} from {setting.range}")
-    return float(number) if setting.type == "seconds" else int(number)
+    return float(number) if setting.type in _FRACTIONS else int(number)
 
 
-_TYPE_NAMES = {"size": 'bytes (or a text such as "10 GiB")', "count": "a whole number", "seconds": "seconds"}
+_FRACTIONS = ("seconds", "share")
+_TYPE_NAMES = {
+    "size": 'bytes (or a text such as "10 GiB")',
+    "count": "a whole number",
+    "seconds": "seconds",
+    "share": "a share",
+}
 
 
 def _number(setting: Setting, value: object) -> float | int | None:
@@ -192,4 +216,4 @@ def _number(setting: Setting, value: object) -> float | int | None:
         return int(number) if setting.type == "size" else number
     if isinstance(value, int):
         return value
-    return value if isinstance(value, float) and setting.type == "seconds" else None
+    return value if isinstance(value, float) and setting.type in _FRACTIONS else None

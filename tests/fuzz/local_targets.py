@@ -18,7 +18,8 @@ from objfs.cache.ledger import CleanLog
 from objfs.cache.offline import CacheDirectory
 from objfs.errors import BadSetting, CodecError, MalformedURL, MountError, ObjfsError
 from objfs.meta.replica import Replica, inspect
-from objfs.model import ChunkId
+from objfs.model import ChunkId, Slot
+from objfs.volume.debts import read_debts, write_debts
 from objfs.volume.epochs import KnownLease
 from objfs.volume.fields import Fields, canonical
 from objfs.volume.fsck_report import Grade, Report
@@ -162,6 +163,11 @@ TARGETS = {
     "deltas_json": Target(
         _file(_HOME.deltas_path, lambda: read_delta_pages(_HOME)),
         _written(_HOME.deltas_path, lambda: write_delta_pages(_HOME, {UUID: frozenset(range(1, 90, 3))})),
+        (),
+    ),
+    "deletes_json": Target(
+        _file(_HOME.debts_path, lambda: read_debts(_HOME)),
+        _written(_HOME.debts_path, lambda: write_debts(_HOME, {Slot(1): ["manifest/0000000000000003"]})),
         (),
     ),
     "clean_log": Target(_clean_log, _clean_logs, ()),

@@ -21,6 +21,8 @@ from objfs.codec.keys import Cost
 from objfs.model import ROOT, Code, Ino, NewInode, RenameFlag
 from objfs.volume.attach import Offered, attach
 from objfs.volume.checkpoint import Checkpointer, Parts
+from objfs.volume.compact import Compactor, Surroundings, Terms
+from objfs.volume.debts import Debts
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import Created, NewBucket, NewVolume, create_volume
@@ -125,15 +127,22 @@ class Rig:
         if volume.lease is None:
             return
         self.reaper = Reaper(
-            volume.store,
             self.table,
             volume.buckets,
             volume.ring,
             volume.lease,
             clock,
             Retention(window_s=0, keep=2, grace_s=0),
+            Debts(volume.home, clock),
         )
         self.reaper.resume(volume.moment.manifest)
+        self.unfit = ""
+        self.compactor = Compactor(
+            Surroundings(
+                self.table, volume.store, self.reaper, volume.gate, clock, lambda: False, lambda: self.unfit
+            ),
+            Terms(0.5, volume.ring.current.key_id, volume.store.target_bytes),
+        )
         parts = Parts(
             self.table.log,
             volume.replica,

@@ -7,6 +7,7 @@ from pathlib import Path
 from objfs.model import Code
 from objfs.store.store import SegmentStore
 from objfs.volume.checkpoint import Checkpointer, Moment, Parts
+from objfs.volume.debts import Debts
 from objfs.volume.lease import Lease
 from objfs.volume.local import VolumeHome
 from objfs.volume.published import read_newest
@@ -59,13 +60,13 @@ class Writer:
             1,
         )
         self.reaper = Reaper(
-            self.store,
             self.segments,
             machine.buckets,
             machine.site.ring,
             lease,
             machine.clock,
             self.retention,
+            Debts(self.home, machine.clock),
         )
         if moment is not None:
             self.reaper.resume(moment.manifest)
