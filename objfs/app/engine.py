@@ -26,13 +26,14 @@ from objfs.app.options import MountOptions
 from objfs.app.promises import Promises
 from objfs.app.room import Room
 from objfs.app.safety import MutationGate, Safety
+from objfs.app.standing import Standing
 from objfs.app.upkeep import Upkeep
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
 from objfs.errors import LeaseLost, NoSuchSnapshot, NotDirectory, NotFound, ObjfsError, ReadOnly, UsageError
 from objfs.fs import FileSystem, FsSettings
 from objfs.fuse.operations import Operations
 from objfs.meta import SCHEMA_VERSION
-from objfs.model import ROOT, Clock, Ino, InodeTable, WriteGate
+from objfs.model import ROOT, Clock, Ino, InodeTable, Segment, WriteGate
 from objfs.volume.bygone import BygoneStore
 from objfs.volume.checkpoint import Checkpointer, Parts
 from objfs.volume.debts import Debts
@@ -111,6 +112,7 @@ class Engine:
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.promises = Promises(volume.buckets, writes=not self.read_only)
         self._showing = Showing(self.table, self.cache, self.gate, clock, self.room.capacity)
+        self.standing = Standing(lambda: self.table.path, lambda: self.header, self._blobs)
         self.fs = self._make_fs(options)
         self.following = self._make_following() if options.follow else None
         self.operations = self._make_operations(options)
@@ -249,8 +251,14 @@ class Engine:
                 nursery.start_soon(self.compactor.run)
             nursery.start_soon(self._upkeep.run)
             nursery.start_soon(self.promises.run)
+            nursery.start_soon(self.standing.run)
             nursery.start_soon(self.losses.run)
             task_status.started()
+
+    def _blobs(self) -> list[Segment]:
+        """Those of the newest moment that is known here."""
+        moment = self.checkpointer.moment if self.checkpointer is not None else None
+        return [blob.segment for blob in (moment or self.volume.moment).manifest.blobs]
 
     async def _renew_headers(self) -> None:
         """Until cancelled, or until the volume is another machine's."""

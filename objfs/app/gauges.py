@@ -23,7 +23,9 @@ def _bucket(engine: Engine, entry: BucketEntry) -> BucketStatus:
     place = engine.opened_buckets.get(entry.uuid)
     slot, uuid = entry.slot, entry.uuid.hex()
     if place is None:
-        return BucketStatus(slot, uuid, "no URL on this machine", entry.voter, "absent", entry.shards)
+        return BucketStatus(
+            slot, uuid, "no URL on this machine", entry.voter, "absent", entry.shards, domain=entry.domain
+        )
     state, error = _health(engine, slot)
     seen = place.metrics.snapshot()
     return BucketStatus(
@@ -39,6 +41,7 @@ def _bucket(engine: Engine, entry: BucketEntry) -> BucketStatus:
         bytes_in=seen.bytes_in,
         bytes_out=seen.bytes_out,
         remarks=engine.promises.of(slot),
+        domain=entry.domain,
     )
 
 

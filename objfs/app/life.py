@@ -111,7 +111,7 @@ class Life:
         """The document for ``objfs status``; ``lost`` are chunks of files that cannot be read any more."""
         cache, lag = engine.cache.statistics(), self._watch.lag
         inodes, content = engine.table.count()
-        buckets, risk = bucket_status(engine), engine.table.at_risk()
+        buckets, risk, borne = bucket_status(engine), engine.table.at_risk(), engine.standing.borne
         return Status(
             volume=self.name,
             uuid=engine.header.volume.hex(),
@@ -135,7 +135,7 @@ class Life:
             checkpoint=checkpoint_status(engine),
             follow=engine.following.status() if engine.following is not None else {},
             redundancy=judge(
-                engine.header.code, engine.header.tolerance, buckets, (risk.segments, risk.shards)
+                engine.header.code, borne.buckets, buckets, (risk.segments, risk.shards), borne.domains
             ),
             at_risk=risk_status(engine, risk),
             buckets=buckets,

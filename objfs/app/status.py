@@ -34,6 +34,9 @@ class BucketStatus:
     bytes_out: int = 0
     remarks: tuple[str, ...] = ()
     """Promises that it breaks, and what it does behind one's back."""
+    domain: str = ""
+    leaving: bool = False
+    """Its shards are being moved to others, and then it is no part of the volume any more."""
 
     @property
     def usable(self) -> bool:
@@ -102,16 +105,20 @@ class Status:
 
 
 def judge(
-    code: Code, tolerance: int, buckets: tuple[BucketStatus, ...], waiting: tuple[int, int] = (0, 0)
+    code: Code,
+    tolerance: int,
+    buckets: tuple[BucketStatus, ...],
+    waiting: tuple[int, int] = (0, 0),
+    domains: tuple[int, int] = (0, 0),
 ) -> Redundancy:
     """What may still be lost, in one sentence that promises nothing which is not so.  A witness holds no
     data: without it nothing less can be read.  ``waiting``: how many segments lack shards, and the most
-    that one of them lacks."""
+    that one of them lacks.  ``domains``: how many may be lost, of how many; of 0 where none is named."""
     missing = tuple(bucket for bucket in buckets if not bucket.usable)
     names = tuple(_name(bucket) for bucket in missing)
     data = [bucket for bucket in buckets if bucket.shards]
     away = [bucket for bucket in data if not bucket.usable]
-    said = _reduced(tolerance, away) if away else _whole(tolerance, len(data))
+    said = _reduced(tolerance, away) if away else _whole(tolerance, len(data)) + _of_domains(*domains)
     said += _waiting(tolerance, *waiting)
     for witness in (bucket for bucket in missing if not bucket.shards):
         said += f"; witness {_name(witness)} is missing"
@@ -158,6 +165,12 @@ def _whole(tolerance: int, buckets: int) -> str:
     if tolerance == 0:
         return "survives the loss of no bucket: the code and the number of buckets leave no reserve"
     return f"survives the loss of any {_number(tolerance)} of {buckets} buckets"
+
+
+def _of_domains(borne: int, count: int) -> str:
+    if not count:
+        return ""
+    return f"; any {_number(borne)} of {count} domains" if borne else "; not that of a whole domain"
 
 
 def _number(count: int) -> str:

@@ -24,7 +24,7 @@ def list_buckets(volume: str, as_json: bool) -> None:
     if as_json:
         show_json(document.items("buckets", 256))
         return
-    rows = table("SLOT", "HEALTH", "VOTES", "DATA", "WRITTEN", "READ", "URL", "UUID")
+    rows = table("SLOT", "HEALTH", "VOTES", "DATA", "DOMAIN", "WRITTEN", "READ", "URL", "UUID")
     for item in document.objects("buckets", 256):
         rows.add_row(*_row(item))
     show_table(rows)
@@ -32,12 +32,13 @@ def list_buckets(volume: str, as_json: bool) -> None:
 
 def _row(item: Fields) -> tuple[str, ...]:
     if not item.has("health"):
-        return ("", "", "", "", "", "", item.text("url", 8192), item.text("uuid"))
+        return ("", "", "", "", "", "", "", item.text("url", 8192), item.text("uuid"))
     return (
         str(item.integer("slot")),
         item.text("health"),
         "yes" if item.flag("voter") else "no",
         "yes" if item.flag("shards") else "no",
+        item.text("domain"),
         size(item.integer("bytes_out")),
         size(item.integer("bytes_in")),
         item.text("url", 8192),

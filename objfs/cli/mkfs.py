@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -17,11 +18,19 @@ from objfs.model import Code
 from objfs.volume.attach import Offered
 from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import CHUNK_SIZE, Created, NewBucket, NewVolume, create_volume
+from objfs.volume.table import check_domain
 
 
 @click.command()
 @click.argument("name")
 @click.option("--bucket", "urls", multiple=True, required=True, metavar="URL", help="A bucket; repeatable.")
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    metavar="D",
+    help="What the bucket fails together with; one for each --bucket, in their order.",
+)
 @click.option("--witness", "witnesses", multiple=True, metavar="URL", help="A bucket that only votes.")
 @click.option("--code", metavar="K+M", help="K data and M parity shards (default: one bucket may be lost).")
 @click.option("--chunk-size", metavar="SIZE", help="64 KiB to 16 MiB, a power of two (default: 1 MiB).")
@@ -30,6 +39,7 @@ from objfs.volume.mkfs import CHUNK_SIZE, Created, NewBucket, NewVolume, create_
 def mkfs(
     name: str,
     urls: tuple[str, ...],
+    domains: tuple[str, ...],
     witnesses: tuple[str, ...],
     code: str | None,
     chunk_size: str | None,
@@ -41,14 +51,15 @@ def mkfs(
     if volume.config_path.exists():
         volume.create()  # says that the name is taken
     wanted = parse_code(code, len(urls))
+    named = [*name_domains(urls, domains), *[""] * len(witnesses)]
     size = parse_size(chunk_size) if chunk_size else CHUNK_SIZE
     secret = read_key_file(key_file) if key_file else new_passphrase(name, passphrase_file)
     new = NewVolume(secret, wanted, size, os.getuid(), os.getgid())
 
     async def job(offered: list[Offered]) -> Created:
         places = [
-            NewBucket(item.url, item.options, item.bucket, shards=number < len(urls))
-            for number, item in enumerate(offered)
+            NewBucket(item.url, item.options, item.bucket, domain, shards=number < len(urls))
+            for number, (item, domain) in enumerate(zip(offered, named, strict=True))
         ]
         return await create_volume(volume, places, new, clock=SystemClock())
 
@@ -65,6 +76,16 @@ def parse_code(text: str | None, buckets: int) -> Code:
     return Code(int(match[1]), int(match[2]))
 
 
+def name_domains(urls: Sequence[str], domains: Sequence[str]) -> list[str]:
+    """The domain of each bucket.  Raises UsageError."""
+    if domains and len(domains) != len(urls):
+        raise UsageError(
+            f"{len(urls)} --bucket and {len(domains)} --domain: give one for each bucket, in the same order, "
+            "or none"
+        )
+    return [check_domain(domain) for domain in domains] or [""] * len(urls)
+
+
 def _too_few_votes(made: Created) -> str:
     """Fewer than 2M+1 voters: what is borne by reading is not borne by the vote about who writes."""
     needed = made.voters - made.writes_with_losses
@@ -78,6 +99,8 @@ def _too_few_votes(made: Created) -> str:
 
 def _tell(name: str, made: Created) -> None:
     say(f"volume {name} is made: {made.description}")
+    if made.domains:
+        say(f"over its domains it {made.domains}")
     for probe in made.probes:
         for note in probe.notes:
             say(f"{probe.url}: {note}")

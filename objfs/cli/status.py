@@ -183,6 +183,7 @@ def _buckets(status: Fields) -> list[str]:
         total = sum(requests.integer(name) for name in requests.value)
         lines.append(
             f"bucket {bucket.integer('slot')}     {bucket.text('url', 8192)}: {bucket.text('health')}"
+            + (f", domain {bucket.text('domain')}" if bucket.text("domain") else "")
             + ("" if bucket.flag("shards") else ", a witness without data")
         )
         lines.append(

@@ -24,7 +24,7 @@ from objfs.meta.dirty import RANGES, to_range
 from objfs.meta.inodes import GET, to_attr
 from objfs.meta.rule import MALFORMED_SEGMENT, UNSOUND_LOCATION
 from objfs.meta.segments import SEGMENT_COLUMNS, to_segment
-from objfs.model import ROOT, Attr, Chunk, ChunkId, DirtyRange, Ino, Segment, SegmentNo
+from objfs.model import ROOT, Attr, Chunk, ChunkId, Code, DirtyRange, Ino, Segment, SegmentNo, Slot
 
 DEEPEST = 4096
 """How many directories a path is followed up: more are a loop."""
@@ -130,6 +130,14 @@ class TableView:
         """Rows with numbers above ``after``, ascending."""
         sql = f"SELECT {_SEGMENT_ROW} FROM segment s WHERE segment > ? ORDER BY segment LIMIT ?"
         return [_segment_row(row) for row in self._all(sql, (after, limit))]
+
+    def placements(self) -> list[tuple[Code, tuple[Slot, ...]]]:
+        """The different placements of segments in use, each once.  Looks at every row."""
+        sql = (
+            f"SELECT DISTINCT k, m, placement FROM segment s WHERE state = 0 AND NOT {MALFORMED_SEGMENT} "
+            "AND (missing IS NULL OR length(missing) < k + m)"
+        )
+        return [(Code(k, m), tuple(Slot(slot) for slot in slots)) for k, m, slots in self._all(sql)]
 
     def segment_row(self, number: SegmentNo) -> SegmentRow | None:
         """The row as it is now."""

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 
 from objfs.backends.base import Bucket
 from objfs.model import Slot
+from objfs.store.placement import Domains
 
 
 class Places:
@@ -18,9 +19,15 @@ class Places:
     def __init__(self, buckets: Mapping[Slot, Bucket], writable: Collection[Slot] | None = None) -> None:
         self.replace(buckets, writable)
 
-    def replace(self, buckets: Mapping[Slot, Bucket], writable: Collection[Slot] | None = None) -> None:
+    def replace(
+        self,
+        buckets: Mapping[Slot, Bucket],
+        writable: Collection[Slot] | None = None,
+        domains: Domains | None = None,
+    ) -> None:
         """New shards go to ``writable`` slots only (default: to all); reads and deletes to all."""
         self._buckets = dict(buckets)
+        self.domains = dict(domains or {})
         self.writable = frozenset(self._buckets if writable is None else writable) & self._buckets.keys()
 
     def bucket(self, slot: Slot) -> Bucket | None:

@@ -40,7 +40,7 @@ from objfs.store.counters import Counters, StoreStatistics
 from objfs.store.fetch import Fetcher
 from objfs.store.health import HealthBoard
 from objfs.store.layout import UUID_SIZE, shard_name
-from objfs.store.placement import describe, place, tolerance
+from objfs.store.placement import Domains, describe, place, tolerance
 from objfs.store.places import Places
 from objfs.store.ranges import Piece, Run, Span, pieces, runs
 from objfs.store.restore import Restorer
@@ -100,9 +100,15 @@ class SegmentStore:
 
     # --- the volume changes ----------------------------------------------------------------
 
-    def use_buckets(self, buckets: Mapping[Slot, Bucket], writable: Collection[Slot] | None = None) -> None:
-        """The buckets from now on; ``writable`` are those that take new shards (default: all)."""
-        self._places.replace(buckets, writable)
+    def use_buckets(
+        self,
+        buckets: Mapping[Slot, Bucket],
+        writable: Collection[Slot] | None = None,
+        domains: Domains | None = None,
+    ) -> None:
+        """The buckets from now on; ``writable`` are those that take new shards (default: all), ``domains``
+        name what fails together."""
+        self._places.replace(buckets, writable, domains)
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -144,7 +150,7 @@ class SegmentStore:
 
     async def _place(self, sealed: Sealed) -> Segment:
         layout = sealed.layout
-        slots = place(layout.uuid, layout.code, self._places.writable)
+        slots = place(layout.uuid, layout.code, self._places.writable, self._places.domains)
         # With m+1 copies, one is what k shards are for a striped segment.
         least = min(layout.code.k + self._reserve, layout.code.n)
         placement = await self._uploader.place(layout.uuid, sealed.objects, slots, least)

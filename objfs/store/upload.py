@@ -103,7 +103,7 @@ class Uploader:
     ) -> _Upload:
         """Decides which buckets to ask; down ones too where there are not enough others."""
         asked = {slot for slot in set(slots) if self._places.bucket(slot) and self._health.admit(slot)}
-        free = spares(uuid, slots, self._places.writable)
+        free = spares(uuid, slots, self._places.writable, self._places.domains)
         standing_in = [slot for slot in free if self._health.admit(slot)]
         likely = sum(slot in asked for slot in slots) + len(standing_in)
         if likely < min_placed:

@@ -30,7 +30,7 @@ from objfs.meta.replica import Replica
 from objfs.meta.table import MetaDatabase, new_root
 from objfs.model import Clock, Code, Slot, WriteGate
 from objfs.store import layout
-from objfs.store.placement import describe, tolerance
+from objfs.store.placement import describe, describe_domains, tolerance
 from objfs.store.store import SegmentStore
 from objfs.volume import header as headers
 from objfs.volume import label as labels
@@ -46,7 +46,7 @@ from objfs.volume.patch import Patch
 from objfs.volume.progress import write_known_lease
 from objfs.volume.quorum import BucketSet
 from objfs.volume.settings import VolumeSettings
-from objfs.volume.table import BUCKETS_MAX, BucketEntry
+from objfs.volume.table import BUCKETS_MAX, BucketEntry, data_slots, domains_of
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,8 @@ class Created:
     voters: int
     tolerance: int
     description: str
+    domains: str
+    """What the placement bears of whole domains; empty where no bucket has one."""
     writes_with_losses: int
     """How many voting buckets may be away when a new mount wants to write without --force."""
 
@@ -230,6 +232,7 @@ class _Making:
             len(self._buckets.voters),
             header.tolerance,
             describe(header.code, data_buckets),
+            describe_domains(header.code, data_slots(self._entries), domains_of(self._entries)),
             len(self._buckets.voters) - self._buckets.quorum,
         )
 
@@ -292,7 +295,7 @@ class _Making:
         home, gate = self._home, WriteGate()
         state = home.new_state(ring.volume)
         store = SegmentStore(self._buckets.buckets, ring, header.code, clock=self._clock, gate=gate)
-        store.use_buckets(self._buckets.buckets, [entry.slot for entry in self._entries if entry.shards])
+        store.use_buckets(self._buckets.buckets, data_slots(self._entries), domains_of(self._entries))
         claim = Claim(Holder(state.state_id, socket.gethostname(), os.getpid()), 60.0)
         lease = await acquire(
             self._buckets, ring, claim, gate, self._clock, lambda known: write_known_lease(home, known)

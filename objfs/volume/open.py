@@ -56,6 +56,7 @@ from objfs.volume.quorum import BucketSet
 from objfs.volume.recover import audited, catch_up, rebuild_table, replay
 from objfs.volume.shipping import Stack, read_stack
 from objfs.volume.spread import spread_header
+from objfs.volume.table import data_slots, domains_of
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ class _Opening:
         self._store = SegmentStore(
             buckets.buckets, ring, header.code, clock=clock, min_placed=options.min_placed, gate=gate
         )
-        self._store.use_buckets(buckets.buckets, [entry.slot for entry in header.buckets if entry.shards])
+        self._store.use_buckets(buckets.buckets, data_slots(header.buckets), domains_of(header.buckets))
         self._salvage: Path | None = None
         self._unknown = ""
         """Features that only a newer program may write, where header or newest manifest has some."""

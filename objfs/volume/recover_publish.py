@@ -39,6 +39,7 @@ from objfs.volume.quorum import BucketSet
 from objfs.volume.recover import replay
 from objfs.volume.recover_scan import Scanned, build_table, copy_out, scan
 from objfs.volume.shipping import Stack, ship_pages
+from objfs.volume.table import data_slots, domains_of
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Rescue:
         self._options = options
         self._gate = WriteGate()
         self._store = SegmentStore(buckets.buckets, ring, header.code, clock=clock, gate=self._gate)
-        self._store.use_buckets(buckets.buckets, [entry.slot for entry in header.buckets if entry.shards])
+        self._store.use_buckets(buckets.buckets, data_slots(header.buckets), domains_of(header.buckets))
 
     @classmethod
     async def open(

@@ -5,12 +5,15 @@ Owns the record and its JSON form inside the header.  Knows no bucket and no URL
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from objfs.errors import UsageError
 from objfs.model import Slot
 from objfs.volume.fields import JSON, Fields
 
 BUCKETS_MAX = 256
+DOMAIN_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,23 @@ class BucketEntry:
             slot,
             fields.hexbytes("uuid", 16),
             fields.flag("voter"),
-            fields.text("domain", 256),
+            fields.text("domain", DOMAIN_MAX),
             fields.flag("shards"),
         )
+
+
+def check_domain(text: str) -> str:
+    """A domain's name as it goes into the table.  Raises UsageError."""
+    if len(text) > DOMAIN_MAX or not text.isprintable() or text != text.strip():
+        raise UsageError(f"{text!r} is no name of a domain: at most {DOMAIN_MAX} printable letters")
+    return text
+
+
+def data_slots(entries: Iterable[BucketEntry]) -> list[Slot]:
+    """The slots that take new shards."""
+    return [entry.slot for entry in entries if entry.shards]
+
+
+def domains_of(entries: Iterable[BucketEntry]) -> dict[Slot, str]:
+    """The domain of each slot that has one."""
+    return {entry.slot: entry.domain for entry in entries if entry.domain}
