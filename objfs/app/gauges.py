@@ -50,7 +50,7 @@ def _health(engine: Engine, slot: Slot) -> tuple[str, str]:
     health = engine.volume.store.health.of(slot)
     bucket = engine.volume.buckets.buckets.get(slot)
     unknown = bucket is None or (isinstance(bucket, GuardedBucket) and not bucket.identified)
-    state = "down" if unknown else health.state.name.lower()
+    state = "down" if unknown else health.state.word
     silent = "has not shown its label since the mount" if unknown else ""
     return state, engine.volume.left_out.get(slot) or health.last_error or silent
 

@@ -18,8 +18,8 @@ from objfs.volume.fields import JSON
 
 @dataclass(frozen=True, slots=True)
 class BucketStatus:
-    """One bucket; ``health`` is healthy, suspect, down or absent (no URL on this machine).  One without
-    ``shards`` is a witness: it votes and holds no data."""
+    """One bucket; ``health`` is healthy, full, read-only, suspect, down or absent (no URL on this machine).
+    One without ``shards`` is a witness: it votes and holds no data."""
 
     slot: int
     uuid: str
@@ -40,6 +40,12 @@ class BucketStatus:
 
     @property
     def usable(self) -> bool:
+        """Whether what it holds can be read."""
+        return self.health not in ("down", "absent")
+
+    @property
+    def takes(self) -> bool:
+        """Whether it takes new objects, votes among them."""
         return self.health in ("healthy", "suspect")
 
 
@@ -53,10 +59,12 @@ class Redundancy:
     missing: tuple[str, ...]
     sentence: str
     waiting: int = 0
+    closed: tuple[str, ...] = ()
+    """Buckets that answer and take nothing: what is written now is not on them."""
 
     @property
     def degraded(self) -> bool:
-        return bool(self.missing or self.waiting)
+        return bool(self.missing or self.waiting or self.closed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,11 @@ def judge(
     said += _waiting(tolerance, *waiting)
     for witness in (bucket for bucket in missing if not bucket.shards):
         said += f"; witness {_name(witness)} is missing"
-    return Redundancy(str(code), tolerance, names, said + _votes(tolerance, buckets), waiting[0])
+    closed = [bucket for bucket in buckets if bucket.usable and not bucket.takes]
+    for bucket in closed:
+        said += f"; bucket {_name(bucket)} is {bucket.health}: what is written now is not on it"
+    said += _votes(tolerance, buckets)
+    return Redundancy(str(code), tolerance, names, said, waiting[0], tuple(map(_name, closed)))
 
 
 def _name(bucket: BucketStatus) -> str:
@@ -153,7 +165,7 @@ def _waiting(tolerance: int, segments: int, shards: int) -> str:
 def _votes(tolerance: int, buckets: Sequence[BucketStatus]) -> str:
     """Where a mount that writes could not begin again after a loss that reading bears."""
     voters = [bucket for bucket in buckets if bucket.voter]
-    needed, there = len(voters) // 2 + 1, sum(bucket.usable for bucket in voters)
+    needed, there = len(voters) // 2 + 1, sum(bucket.takes for bucket in voters)
     if there < needed:
         return f"; a new mount that writes needs {needed} of {len(voters)} voting buckets"
     if len(voters) - needed < tolerance and there == len(voters):

@@ -124,7 +124,9 @@ def _lost(status: Fields) -> list[str]:
 
 
 def _redundancy(redundancy: Fields) -> str:
-    reduced = redundancy.items("missing", 256) or redundancy.integer("waiting")
+    reduced = any(redundancy.items(name, 256) for name in ("missing", "closed")) or redundancy.integer(
+        "waiting"
+    )
     degraded = "DEGRADED: " if reduced else ""
     return f"{degraded}{redundancy.text('sentence', 65536)} (code {redundancy.text('code')})"
 

@@ -1,16 +1,22 @@
-"""Whether a bucket is worth waiting for.
+"""Whether a bucket is worth asking.
 
-Owns the state machine healthy -> suspect -> down and the board that holds one per slot.  Promises
-that a bucket known to be down is asked again by one request per cool-down, not by all of them,
-and that a lost trial does not keep it down.  Makes no request and knows no bucket, only slots.
+Owns the state machine of a bucket and the board that holds one per slot.  Promises that a bucket known
+to be down is asked again by one request per cool-down, not by all of them (a circuit breaker: that one
+request is its half-open state), that one known to take nothing is read from as ever, and that a lost
+trial keeps neither closed.  Makes no request and knows no bucket, only slots.
 
-    healthy --failure--> suspect --failures in a row--> down --cool-down--> one trial
-       ^                    |                             ^                   |   |
-       +------success-------+                             +-----failure-------+   |
-       +----------------------------------success---------------------------------+
+    state       | becomes      | when
+    healthy     | suspect      | no answer, or an answer that is not what was asked for
+    suspect     | healthy      | an answer
+    any         | down         | ``threshold`` silences in a row
+    any         | read-only    | ``threshold`` refusals in a row to store
+    any         | full         | one answer that there is no room
+    down        | healthy      | an answer to a trial
+    read-only   | healthy      | a trial that was stored
+    full        | healthy      | a trial that was stored
 
-Only silence counts as failure: no answer, no connection, no place.  A bucket that answers "no such
-object", "refused" or "full" costs no time, so it becomes suspect at most.
+Only silence makes a bucket down: no answer, no connection, no place.  A bucket that answers "refused"
+costs a read no time, so it becomes suspect at most.
 """
 
 from __future__ import annotations
@@ -20,23 +26,49 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from objfs.errors import BucketError, NoSuchBucket, NoSuchObject, ObjectExists, RangeError, Temporary
+from objfs.errors import (
+    BucketError,
+    BucketFull,
+    NoSuchBucket,
+    NoSuchObject,
+    ObjectExists,
+    RangeError,
+    Refused,
+    Temporary,
+)
 from objfs.model import Clock, Slot
 
 log = logging.getLogger(__name__)
 
 
 class HealthState(IntEnum):
-    """Ordered from best to worst."""
+    """Ordered from best to worst for a reader, who does not mind what a bucket does not take."""
 
     HEALTHY = 0
-    SUSPECT = 1
-    DOWN = 2
+    FULL = 1
+    READ_ONLY = 2
+    SUSPECT = 3
+    DOWN = 4
+
+    @property
+    def word(self) -> str:
+        """What people and ``status`` call it."""
+        return self.name.lower().replace("_", "-")
+
+    @property
+    def reading(self) -> int:
+        """How it ranks among those that could be read from: 0 is best."""
+        return max(self - HealthState.READ_ONLY, 0)
+
+    @property
+    def takes_nothing(self) -> bool:
+        """Answers, and stores nothing."""
+        return self in (HealthState.FULL, HealthState.READ_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
 class HealthSettings:
-    """``threshold`` failures in a row make a bucket down; cool-downs double from first to last."""
+    """``threshold`` failures in a row count; cool-downs double from first to last."""
 
     threshold: int = 3
     first_cooldown_s: float = 5.0
@@ -47,47 +79,78 @@ class HealthSettings:
 class Health:
     """One bucket's health; times are seconds of the monotonic clock.
 
-    ``failures`` counts silences in a row, ``retry_at`` is when a down bucket is next tried,
-    ``last_error`` stays after a recovery, for people.
+    ``failures`` counts silences in a row, ``refusals`` refusals in a row to store, both up to the
+    threshold; ``retry_at`` is when a bucket that is closed (down, read-only, full) is next tried,
+    ``trying`` that it is being tried now.  ``last_error`` stays after a recovery, for people.
     """
 
     state: HealthState = HealthState.HEALTHY
     since: float = 0.0
     failures: int = 0
+    refusals: int = 0
     cooldown_s: float = 0.0
     retry_at: float = 0.0
+    trying: bool = False
     last_error: str = ""
     last_error_at: float = 0.0
 
-    def succeeded(self, now: float) -> Health:
-        """It answered as asked."""
-        if self.state is HealthState.HEALTHY:
-            return self
-        return replace(
-            self, state=HealthState.HEALTHY, since=now, failures=0, cooldown_s=0.0, retry_at=0.0
-        )  # fmt: skip
+    def answered(self, now: float) -> Health:
+        """It answered as asked, which says nothing about what it stores."""
+        if self.state.takes_nothing:
+            return replace(self, failures=0)
+        return replace(self, failures=0)._open(HealthState.HEALTHY, now)
+
+    def stored(self, now: float) -> Health:
+        """It took an object."""
+        return replace(self, failures=0, refusals=0)._open(HealthState.HEALTHY, now)
 
     def refused(self, now: float, error: str) -> Health:
-        """It answered, but not as asked."""
-        noted = replace(self, failures=0, last_error=error, last_error_at=now)
-        return replace(noted, cooldown_s=0.0)._become(HealthState.SUSPECT, now)
+        """It answered a read, but not as asked."""
+        noted = replace(self._noted(now, error), failures=0)
+        return noted if self.state.takes_nothing else noted._open(HealthState.SUSPECT, now)
+
+    def refused_to_store(self, now: float, error: str, settings: HealthSettings) -> Health:
+        """It answers, and takes no object: it may be read-only."""
+        refusals = min(self.refusals + 1, settings.threshold)
+        noted = replace(self._noted(now, error), failures=0, refusals=refusals)
+        if noted.refusals >= settings.threshold:
+            return noted._close(HealthState.READ_ONLY, now, settings)
+        return noted if self.state.takes_nothing else noted._open(HealthState.SUSPECT, now)
+
+    def full(self, now: float, error: str, settings: HealthSettings) -> Health:
+        """It says that it has no room: no reason to ask twice."""
+        return replace(self._noted(now, error), failures=0)._close(HealthState.FULL, now, settings)
 
     def silent(self, now: float, error: str, settings: HealthSettings) -> Health:
-        """It did not answer.  A failed trial doubles the cool-down; what was under way already
-        when the bucket went down changes nothing."""
-        noted = replace(self, failures=self.failures + 1, last_error=error, last_error_at=now)
-        if self.state is HealthState.DOWN and self.failures >= settings.threshold:
-            return noted
-        if noted.failures < settings.threshold:
-            return noted._become(HealthState.SUSPECT, now)
-        doubled = max(self.cooldown_s * 2, settings.first_cooldown_s)
-        cooldown = min(doubled, settings.last_cooldown_s)
-        return replace(noted, cooldown_s=cooldown, retry_at=now + cooldown)._become(HealthState.DOWN, now)
+        """It did not answer."""
+        failures = min(self.failures + 1, settings.threshold)
+        noted = replace(self._noted(now, error), failures=failures)
+        if self.state is HealthState.DOWN or noted.failures >= settings.threshold:
+            return noted._close(HealthState.DOWN, now, settings)
+        return noted if self.state.takes_nothing else noted._open(HealthState.SUSPECT, now)
 
-    def trial(self, settings: HealthSettings, now: float) -> Health:
-        """The cool-down is over and one request goes out: its failure counts, and so that a trial
-        whose outcome is never told does not keep the bucket down, another may follow in time."""
-        return replace(self, failures=settings.threshold - 1, retry_at=now + self.cooldown_s)
+    def trial(self, now: float) -> Health:
+        """The cool-down is over and one request goes out.  So that one whose outcome is never told does not
+        keep the bucket closed, another may follow in time."""
+        return replace(self, trying=True, retry_at=now + self.cooldown_s)
+
+    def _noted(self, now: float, error: str) -> Health:
+        return replace(self, last_error=error, last_error_at=now)
+
+    def _open(self, state: HealthState, now: float) -> Health:
+        """Asked like any other."""
+        return replace(self, cooldown_s=0.0, retry_at=0.0, trying=False)._become(state, now)
+
+    def _close(self, state: HealthState, now: float, settings: HealthSettings) -> Health:
+        """Not asked until a cool-down is over.  A failed trial doubles that; what was under way already
+        when the bucket was closed changes nothing."""
+        again = self.state is state
+        if again and not self.trying:
+            return self
+        longer = self.cooldown_s * 2 if again else 0.0
+        cooldown = min(max(longer, settings.first_cooldown_s), settings.last_cooldown_s)
+        closed = replace(self, cooldown_s=cooldown, retry_at=now + cooldown, trying=False)
+        return closed._become(state, now)
 
     def _become(self, state: HealthState, now: float) -> Health:
         return self if state is self.state else replace(self, state=state, since=now)
@@ -103,12 +166,19 @@ class HealthBoard:
 
     def admit(self, slot: Slot) -> bool:
         """Whether to ask this bucket now; True for a down one makes the caller's request its trial."""
+        return self.of(slot).state is not HealthState.DOWN or self._try(slot)
+
+    def admit_put(self, slot: Slot) -> bool:
+        """Whether to put something there; what ``admit`` is for a bucket that is read-only or full too."""
+        state = self.of(slot).state
+        closed = state is HealthState.DOWN or state.takes_nothing
+        return not closed or self._try(slot)
+
+    def _try(self, slot: Slot) -> bool:
         health, now = self.of(slot), self._clock.monotonic()
-        if health.state is not HealthState.DOWN:
-            return True
         if now < health.retry_at:
             return False
-        self._slots[slot] = health.trial(self._settings, now)
+        self._slots[slot] = health.trial(now)
         return True
 
     def of(self, slot: Slot) -> Health:
@@ -120,25 +190,39 @@ class HealthBoard:
         return self.of(slot).state is HealthState.DOWN
 
     def order(self, slots: Iterable[Slot]) -> list[Slot]:
-        """Best first; equals stay in the order given."""
-        return sorted(slots, key=lambda slot: self.of(slot).state)
+        """Best to read from first; equals stay in the order given."""
+        return sorted(slots, key=lambda slot: self.of(slot).state.reading)
 
     def succeeded(self, slot: Slot) -> None:
-        """A request was answered as asked."""
-        if slot not in self._slots:
-            return
-        self._set(slot, self._slots[slot].succeeded(self._clock.monotonic()))
+        """A request was answered as asked, and stored nothing."""
+        if slot in self._slots:
+            self._set(slot, self._slots[slot].answered(self._clock.monotonic()))
+
+    def stored(self, slot: Slot) -> None:
+        """A put took effect."""
+        if slot in self._slots:
+            self._set(slot, self._slots[slot].stored(self._clock.monotonic()))
 
     def failed(self, slot: Slot, error: BucketError) -> None:
         """A request failed; the kind of error says what that means for the bucket."""
         if isinstance(error, NoSuchObject | RangeError | ObjectExists):
             self.succeeded(slot)
             return
-        now, text = self._clock.monotonic(), f"{type(error).__name__}: {error}"
+        health, now, text = self.of(slot), self._clock.monotonic(), f"{type(error).__name__}: {error}"
         if isinstance(error, Temporary | NoSuchBucket):
-            self._set(slot, self.of(slot).silent(now, text, self._settings))
+            self._set(slot, health.silent(now, text, self._settings))
+        elif isinstance(error, BucketFull):
+            self._set(slot, health.full(now, text, self._settings))
         else:
-            self._set(slot, self.of(slot).refused(now, text))
+            self._set(slot, health.refused(now, text))
+
+    def not_stored(self, slot: Slot, error: BucketError) -> None:
+        """A put failed: as ``failed``, but a refusal is one to store."""
+        if not isinstance(error, Refused):
+            self.failed(slot, error)
+            return
+        now, text = self._clock.monotonic(), f"{type(error).__name__}: {error}"
+        self._set(slot, self.of(slot).refused_to_store(now, text, self._settings))
 
     def forget(self, slot: Slot) -> None:
         """The slot was removed from the volume."""
@@ -151,11 +235,22 @@ class HealthBoard:
     def _set(self, slot: Slot, health: Health) -> None:
         before = self.of(slot).state
         self._slots[slot] = health
-        if HealthState.DOWN not in (before, health.state) or before is health.state:
-            return
-        if health.state is HealthState.DOWN:
-            log.warning(
-                "bucket down slot=%d cooldown_s=%.0f cause=%r", slot, health.cooldown_s, health.last_error
-            )
-        else:
-            log.warning("bucket answers again slot=%d state=%s", slot, health.state.name.lower())
+        if before is not health.state:
+            _tell(slot, before, health)
+
+
+def _tell(slot: Slot, before: HealthState, health: Health) -> None:
+    """One line for each turn; a bucket that was closed or opened again is for people to see."""
+    state = health.state
+    if state is HealthState.DOWN or state.takes_nothing:
+        log.warning(
+            "bucket %s slot=%d cooldown_s=%.0f cause=%r",
+            *(state.word, slot, health.cooldown_s, health.last_error),
+        )
+    elif before is HealthState.DOWN:
+        log.warning("bucket answers again slot=%d state=%s", slot, state.word)
+    elif before.takes_nothing:
+        log.warning("bucket takes objects again slot=%d state=%s", slot, state.word)
+    else:
+        cause = "" if state is HealthState.HEALTHY else f" cause={health.last_error!r}"
+        log.info("bucket %s slot=%d%s", state.word, slot, cause)

@@ -102,9 +102,9 @@ class Uploader:
         self, uuid: bytes, objects: Sequence[bytes], slots: Sequence[Slot], min_placed: int
     ) -> _Upload:
         """Decides which buckets to ask; down ones too where there are not enough others."""
-        asked = {slot for slot in set(slots) if self._places.bucket(slot) and self._health.admit(slot)}
+        asked = {slot for slot in set(slots) if self._places.bucket(slot) and self._health.admit_put(slot)}
         free = spares(uuid, slots, self._places.writable, self._places.domains)
-        standing_in = [slot for slot in free if self._health.admit(slot)]
+        standing_in = [slot for slot in free if self._health.admit_put(slot)]
         likely = sum(slot in asked for slot in slots) + len(standing_in)
         if likely < min_placed:
             asked = {slot for slot in set(slots) if self._places.bucket(slot)}
@@ -114,7 +114,7 @@ class Uploader:
     async def _place_one(self, upload: _Upload, shard: int) -> None:
         slot = upload.slots[shard]
         if slot not in upload.asked:
-            upload.causes[shard] = "bucket is down"
+            upload.causes[shard] = f"bucket is {self._health.of(slot).state.word}"
         elif await self._put(upload, shard, slot):
             return
         while upload.spares:
@@ -137,7 +137,7 @@ class Uploader:
             try:
                 await bucket.put(shard_name(upload.uuid, shard), upload.objects[shard])
             except BucketError as error:
-                self._health.failed(slot, error)
+                self._health.not_stored(slot, error)
                 upload.causes[shard] = f"{type(error).__name__}: {error}"
                 if not isinstance(error, Temporary) or self._health.down(slot):
                     return False
@@ -147,7 +147,7 @@ class Uploader:
         return False
 
     def _placed(self, upload: _Upload, shard: int, slot: Slot) -> None:
-        self._health.succeeded(slot)
+        self._health.stored(slot)
         self._counters.add(shards_placed=1, bytes_written=len(upload.objects[shard]))
         upload.placed.add(shard)
         if len(upload.placed) == upload.min_placed:
@@ -175,7 +175,7 @@ class Uploader:
             late = f"no answer {trio.current_time() - upload.started:.1f} s after the upload began"
             self._health.failed(slot, TimedOut(late))
             upload.causes[shard] = late
-        # A bucket that is down was reported when it went down; each of its shards would be noise.
+        # A bucket that is closed was reported when that began; each of its shards would be noise.
         log.log(
             logging.INFO if slot not in upload.asked else logging.WARNING,
             "shard not placed; repair will bring it back bucket=%s object=%s cause=%r",

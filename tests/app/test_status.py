@@ -86,3 +86,17 @@ def test_fewer_voters_than_twice_the_tolerance_and_one(count: int, tolerance: in
     sentence = judge(Code(2, tolerance), tolerance, buckets(*("healthy",) * count)).sentence
     said = f"after that a new mount that writes needs --force: {needed} of {count} must vote"
     assert sentence.endswith(said) == bool(needed)
+
+
+@pytest.mark.parametrize("health", ["full", "read-only"])
+def test_a_bucket_that_takes_nothing_can_be_read_and_is_said(health: str) -> None:
+    redundancy = judge(Code(2, 1), 1, buckets("healthy", health, "healthy"))
+    assert redundancy.sentence.startswith("survives the loss of any one of 3 buckets")
+    assert f"slot 1 (file:///1) is {health}: what is written now is not on it" in redundancy.sentence
+    assert redundancy.degraded
+    assert not redundancy.missing
+
+
+def test_votes_need_buckets_that_take_objects() -> None:
+    redundancy = judge(Code(2, 1), 1, buckets("full", "read-only", "healthy"))
+    assert "a new mount that writes needs 2 of 3 voting buckets" in redundancy.sentence
