@@ -24,7 +24,7 @@ LINES: tuple[tuple[str, ...], ...] = (
     ("cache", "meta", "store"),
     ("codec", "backends"),
     ("model",),
-    ("errors",),
+    ("errors", "durable"),
 )
 LEVEL = {package: level for level, line in enumerate(LINES) for package in line}
 
@@ -42,7 +42,7 @@ FENCES: dict[str, tuple[str, ...]] = {
 }
 """Library -> the packages or modules that may import it (``backends.s3`` covers ``backends.s3_*`` too)."""
 
-WITHOUT_TRIO = ("codec", "meta", "model", "errors")
+WITHOUT_TRIO = ("codec", "meta", "model", "errors", "durable")
 LAZY = ("boto3", "botocore", "google", "azure")
 """Cloud SDKs are imported when a bucket of their kind is opened: the one import inside functions."""
 

@@ -29,6 +29,7 @@ from objfs.backends.base import (
     progress,
 )
 from objfs.backends.url import BucketURL
+from objfs.durable import sync_directory
 from objfs.errors import (
     BucketError,
     BucketFull,
@@ -171,7 +172,7 @@ class FileBucket:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def _write(self, temporary: Path, data: bytes) -> None:
         self._make_directories(temporary.parent)
@@ -191,7 +192,7 @@ class FileBucket:
         with contextlib.suppress(FileExistsError):
             directory.mkdir()
         # Also where it was there: whoever made it may not have come to its sync yet.
-        _sync_directory(directory.parent)
+        sync_directory(directory.parent)
         if len(self._durable) >= _DIRECTORIES_REMEMBERED:
             self._durable.clear()
         self._durable.add(directory)
@@ -275,11 +276,3 @@ def _link(temporary: Path, path: Path) -> None:
             what = "the file system has no hard links, so an object cannot be made only if absent"
             raise ContractBroken(f"{path}: {what}") from failure
         raise
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

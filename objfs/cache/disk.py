@@ -17,8 +17,10 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from objfs.durable import sync_directory
 from objfs.model import ChunkId
 
 log = logging.getLogger(__name__)
@@ -172,7 +174,8 @@ class VersionFiles:
         """Waits until the names of these versions' files are on the disk."""
         folders = {self.path(chunk).parent for chunk in chunks}
         for folder in [*sorted(folders), self.directory]:
-            sync_directory(folder)
+            with suppress(FileNotFoundError):  # nothing is left in it
+                sync_directory(folder)
 
     def sync_everything(self) -> None:
         """Waits until all of the cache's file system is on the disk: cheaper than very many files."""
@@ -232,15 +235,3 @@ def read_at(path: Path, offset: int, length: int) -> bytes:
     if len(data) != length:
         raise OSError(errno.EIO, f"holds {len(data)} of {length} bytes at {offset}", path.name)
     return data
-
-
-def sync_directory(folder: Path) -> None:
-    """Waits until the names in a directory are on the disk; one that is not there is fine."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import trio
 
-from objfs.cache.disk import VersionFiles, sync_directory
+from objfs.cache.disk import VersionFiles
 from objfs.cache.entry import Entry, visible_length
 from objfs.cache.ranges import Range, RangeSet
 from objfs.cache.reader import Piece, Reader
+from objfs.durable import sync_directory
 from objfs.errors import Corrupt
 from objfs.model import Chunk, ChunkId, ChunkTable, DirtyRange, Ino
 

@@ -7,13 +7,13 @@ that SQLite's errors come out as those of ``objfs.errors``.  Knows no table but 
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from objfs.durable import sync_directory
 from objfs.errors import Corrupt, NoSpace, ObjfsError, PosixError, Unclean, VolumeExists
 from objfs.meta import schema
 from objfs.model import ChunkId, Ino, SegmentNo
@@ -307,15 +307,6 @@ def _connect(path: Path, *, movable: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def sync_directory(path: Path) -> None:
-    """Waits until the names in a directory are on the disk.  Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def settle(path: Path) -> None:

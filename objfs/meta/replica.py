@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from objfs.durable import sync_directory
 from objfs.errors import Corrupt, ObjfsError, Unclean
-from objfs.meta.database import sync_directory
 from objfs.meta.pages import PageSet, spooled
 from objfs.meta.schema import PAGE_SIZE
 from objfs.meta.sums import SUM_SIZE, PageSums, total_of

@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from objfs.durable import sync_directory
 from objfs.errors import BadSetting, Corrupt, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
 from objfs.volume.fields import JSON, Fields, canonical
 from objfs.volume.settings import VolumeSettings
@@ -376,14 +377,6 @@ def make_directory(path: Path) -> None:
     # read has stood long before us.
     with suppress(PermissionError):
         sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_json(path: Path, value: Mapping[str, JSON]) -> None:

@@ -87,8 +87,8 @@ async def test_stopped_inside_a_manifest_put(tmp_path: Path, patient_clock: trio
 
 
 async def test_stopped_inside_a_segment_delete(tmp_path: Path, patient_clock: trio.testing.MockClock) -> None:
-    """The delete under way at each bucket is of a segment that nothing needs; the ones queued behind it do not
-    happen, though no renewal has told the old host yet."""
+    """The delete under way at each bucket is of a segment that nothing needs; the ones queued behind it do
+    not happen, though no renewal has told the old host yet."""
     site = Site(3)
     old = await writer(site, tmp_path)
     for number in (1, 2, 3):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from objfs.durable import sync_directory
 from objfs.errors import BadSetting, Corrupt, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
 from objfs.volume.local import (
     BucketPlace,
@@ -21,7 +22,6 @@ from objfs.volume.local import (
     parse_config,
     read_json,
     replace_file,
-    sync_directory,
     write_json,
 )
 from objfs.volume.progress import read_delta_pages
