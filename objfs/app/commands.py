@@ -17,6 +17,7 @@ from objfs.app.engine import Engine
 from objfs.app.fsck import fsck_running
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
+from objfs.app.snapshots import SnapshotCommands
 from objfs.app.wire import Message, text
 from objfs.errors import MountError, UsageError
 from objfs.model import Ino
@@ -43,6 +44,7 @@ class Commands:
             "info": self.info,
             "fsck": self.fsck,
             "log-level": self.log_level,
+            **SnapshotCommands(self._engine).table(),
         }
 
     async def ping(self, _request: Message, _report: Report) -> Message:

@@ -26,6 +26,7 @@ from objfs.app.options import MountOptions
 from objfs.app.promises import Promises
 from objfs.app.room import Room
 from objfs.app.safety import MutationGate, Safety
+from objfs.app.schedule import Schedule, policy_of
 from objfs.app.standing import Standing
 from objfs.app.upkeep import Upkeep
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
@@ -109,6 +110,8 @@ class Engine:
             volume.meta, self.cache, self._mutations, self._volume_clock, self.flush
         )
         self.healer = make_healer(volume, self.checkpointer, clock, settings.heal_rate)
+        self.schedule = Schedule(self.snapshots, policy_of(settings), self._volume_clock)
+        self.writeback = options.writeback
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.promises = Promises(volume.buckets, writes=not self.read_only)
         self._showing = Showing(self.table, self.cache, self.gate, clock, self.room.capacity)
@@ -239,6 +242,7 @@ class Engine:
             await nursery.start(self.cache.run)
             nursery.start_soon(self.fs.run)
             nursery.start_soon(self.room.run)
+            nursery.start_soon(self.snapshots.run)
             if self.checkpointer is not None and self.volume.lease is not None:
                 nursery.start_soon(self.checkpointer.run)
                 nursery.start_soon(self.volume.lease.run)

@@ -28,9 +28,11 @@ from objfs.cli.mount_helper import mount_helper
 from objfs.cli.recover import recover
 from objfs.cli.restore import restore
 from objfs.cli.salvage import salvage
+from objfs.cli.snapshot import snapshot
 from objfs.cli.status import status
 from objfs.cli.umount import umount
 from objfs.cli.umount_helper import umount_helper
+from objfs.cli.usage import usage
 from objfs.errors import ExitCode, ObjfsError
 
 HELPERS = {"mount.fuse.objfs": "mount-helper", "umount.fuse.objfs": "umount-helper"}
@@ -55,6 +57,8 @@ _COMMANDS = (
     umount,
     status,
     flush,
+    snapshot,
+    usage,
     fsck,
     recover,
     restore,

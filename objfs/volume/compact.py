@@ -20,8 +20,8 @@ import trio
 
 from objfs.codec.index import MAX_CHUNKS, entry_size
 from objfs.errors import CodecError, Corrupt, ObjfsError, StoreError
+from objfs.meta.segment_usage import Usage, UsageView
 from objfs.meta.table import MetaDatabase
-from objfs.meta.usage import Usage, UsageView
 from objfs.model import (
     DOING,
     Chunk,

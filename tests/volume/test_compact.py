@@ -12,7 +12,7 @@ import trio
 from objfs.backends.memory import MemoryBuckets
 from objfs.backends.wrappers.faults import FailBefore, Fault, FaultyBucket, Hang
 from objfs.errors import Unreachable
-from objfs.meta.usage import Usage, UsageView
+from objfs.meta.segment_usage import Usage, UsageView
 from objfs.model import ROOT, ChunkId, Code, Segment, SegmentKind, SegmentNo, Slot
 from objfs.store import layout
 from objfs.volume.compact import Terms, plan
