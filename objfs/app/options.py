@@ -116,9 +116,16 @@ def parse(texts: Iterable[str]) -> MountOptions:
     for text in texts:
         for item in filter(None, text.split(",")):
             options = _apply(options, *item.partition("=")[::2])
-    if options.follow and options.snapshot:
+    return of_snapshot(_kernel(options, "ro") if options.follow else options, options.snapshot)
+
+
+def of_snapshot(options: MountOptions, snapshot: str) -> MountOptions:
+    """The same for a mount of a snapshot, where one is named.  Raises BadSetting."""
+    if not snapshot:
+        return options
+    if options.follow:
         raise BadSetting("options follow and snapshot: a snapshot has no newer moments")
-    return _kernel(options, "ro") if options.follow or options.snapshot else options
+    return replace(_kernel(options, "ro"), snapshot=snapshot)
 
 
 def _apply(options: MountOptions, name: str, value: str) -> MountOptions:

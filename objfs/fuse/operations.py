@@ -101,6 +101,11 @@ class Operations(pyfuse3.Operations):
         """The next open of each finds an empty page cache: its content changed, and nothing else tells so."""
         self._distrusted.update(self.views.encode(slot, ino) for ino in inodes)
 
+    def located(self, number: int) -> tuple[FileSystem, Ino]:
+        """The tree and the inode in it that a program knows by an ``st_ino``.  Raises StaleHandle."""
+        view, ino = self._inside(number)
+        return view.fs, ino
+
     # --- names -------------------------------------------------------------------------
 
     @guarded

@@ -11,6 +11,7 @@ import pyfuse3
 import pytest
 
 from objfs.app.browse import Showing
+from objfs.app.inspect import inspect_file
 from objfs.app.options import MountOptions
 from objfs.fs import Caller, Capacity
 from objfs.fuse import Operations
@@ -104,6 +105,18 @@ async def test_a_door_has_the_attributes_of_the_root_but_for_its_times(world: Br
     assert (door.st_mode, door.st_mtime_ns, door.st_ctime_ns) == (root, 77, 77)
     assert await world.operations.getxattr(door.st_ino, b"user.a", CTX) == b"1"
     assert (await world.operations.getattr(door.st_ino, CTX)).st_ino == door.st_ino
+
+
+async def test_a_number_of_a_program_leads_to_its_tree(world: Browsed) -> None:
+    """As ``objfs info`` asks."""
+    await world.write(b"f", b"old")
+    world.snapshot(b"s")
+    await world.write(b"g", b"new")
+    file = await world.find(b".snapshots", b"s", b"f")
+    fs, ino = world.operations.located(file.st_ino)
+    assert (await inspect_file(fs.tables, ino))["size"] == 3
+    assert world.operations.located((await world.find(b"g")).st_ino)[0] is world.fs
+    assert world.operations.located((await world.find(b".snapshots", b"s")).st_ino) == (fs, ROOT)
 
 
 async def test_dots_lead_where_they_should(world: Browsed) -> None:
