@@ -14,6 +14,7 @@ from objfs.errors import InvalidArgument
 from objfs.fs.acl import Acl
 
 _BITS = ((4, "r"), (2, "w"), (1, "x"))
+_NO_ID = 2**32 - 1
 
 
 def to_text(acl: Acl) -> str:
@@ -80,7 +81,7 @@ def _fields(entry: str) -> tuple[str, str, int, str]:
 
 def _number(name: str, number: str, find: Callable[[str], int]) -> int:
     for text in (number, name):
-        if text.isdecimal():
+        if text.isdecimal() and int(text) < _NO_ID:
             return int(text)
     try:
         return find(name)

@@ -26,6 +26,8 @@ from objfs.volume.restore import ENDING
 from objfs.volume.restored import Restored
 
 STEP = 4 << 20
+IMPOSSIBLE = (InvalidArgument, ValueError, OverflowError)
+"""What a member raises that says what no file can be: a name with a zero in it, an owner below zero."""
 _KINDS = {
     tarfile.DIRTYPE: stat.S_IFDIR,
     tarfile.SYMTYPE: stat.S_IFLNK,
@@ -75,7 +77,7 @@ class Unpack:
                     self._one(archive, info)
                     vars(archive)["members"].clear()  # it would remember all of them
                     self._report(self.done)
-        except (tarfile.TarError, EOFError) as error:
+        except (tarfile.TarError, EOFError, ValueError) as error:
             raise UsageError(f"the archive cannot be read to its end: {error}") from None
         return self.done
 
@@ -90,7 +92,7 @@ class Unpack:
             if error.errno in ENDING:
                 raise
             self.done.refuse(path, error.strerror or str(error))
-        except InvalidArgument as error:
+        except IMPOSSIBLE as error:
             self.done.refuse(path, str(error))
 
     def _make(self, archive: tarfile.TarFile, info: tarfile.TarInfo, path: bytes) -> None:
@@ -127,8 +129,11 @@ class Unpack:
 
     def finish(self) -> None:
         """Directories get what is their own: when nothing is put into them any more."""
-        for path in sorted(self._directories, key=lambda path: path.count(b"/"), reverse=True):
-            self.done.remark(self._destination.finish_directory(path, self._directories[path]))
+        for path, what in self._directories.items():
+            try:
+                self.done.remark(self._destination.finish_directory(path, what))
+            except IMPOSSIBLE as error:
+                self.done.refuse(path, str(error))
 
 
 def _contents(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[tuple[int, bytes]]:

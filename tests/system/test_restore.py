@@ -29,7 +29,7 @@ def test_a_tree_comes_out_of_a_mounted_volume_and_goes_back(
     station: Station, places: list[Path], directory: Path, tmp_path: Path
 ) -> None:
     source, out, archive = tmp_path / "source", tmp_path / "out", tmp_path / "file.tar"
-    tree.build(source, files=120, megabytes=4)
+    _grow(source, files=100, megabytes=2)
     station.mount(VOLUME, directory)
     station.run("restore", VOLUME, tmp_path / "before")
     tree.copy(source, directory)
@@ -41,6 +41,10 @@ def test_a_tree_comes_out_of_a_mounted_volume_and_goes_back(
     assert (document["kept"], document["refused"], document["unreadable"]) == (0, {}, {})
     assert document["done"] == document["wanted"]
     station.run("restore", VOLUME, out, code=ExitCode.USAGE)
+
+    known = [word for url in urls(places[1:]) for word in ("--bucket", url)]
+    station.run("restore", "unknown-here", "names", tmp_path / "part", *known)
+    assert tree.differences(source / "names", tmp_path / "part" / "names") == []
 
     with archive.open("wb") as stream:
         words, environment = station.command("export", VOLUME), station.full_environment()
@@ -56,7 +60,7 @@ def test_a_killed_restore_is_gone_on_with_on_a_machine_without_state(
     station: Station, places: list[Path], directory: Path, tmp_path: Path
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
-    tree.build(source, files=60, megabytes=3)
+    _grow(source, files=60, megabytes=3)
     station.mount(VOLUME, directory)
     tree.copy(source, directory)
     station.umount(directory)
@@ -71,6 +75,12 @@ def test_a_killed_restore_is_gone_on_with_on_a_machine_without_state(
         document = json.loads(other.run("restore", VOLUME, out, "--resume", "--verify", "--json").stdout)
     assert document["kept"] > 0
     assert tree.differences(source, out) == []
+
+
+def _grow(source: Path, *, files: int, megabytes: int) -> None:
+    """Without the file that is 64 MiB of zeros once rsync has written it."""
+    tree.build(source, files=files, megabytes=megabytes)
+    (source / "sparse" / "hole-only").unlink()
 
 
 def _kill_halfway(station: Station, out: Path) -> None:

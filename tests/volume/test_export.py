@@ -222,6 +222,23 @@ def test_nothing_leads_out(tmp_path: Path) -> None:
     assert (set(done.refused), done.exit_code) == (refused, ExitCode.FAILURE)
 
 
+def test_a_member_that_no_file_can_be_is_refused_and_the_rest_comes(tmp_path: Path) -> None:
+    archive = packed(
+        [
+            ("owner", b"1", {"uid": -7}),
+            ("zero", None, {**LINK, "pax_headers": {"linkpath": "a\0b"}}),
+            ("attribute", b"2", {"pax_headers": {"SCHILY.xattr.user.a\0b": "x"}}),
+            ("list", b"3", {"pax_headers": {"SCHILY.acl.access": "user::rw-,user:99999999999:r"}}),
+            ("directory", None, {**DIR, "pax_headers": {"mtime": "1e40"}}),
+            ("good", b"4", {}),
+        ]
+    )
+    done = unpacked(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "good").read_bytes() == b"4"
+    assert set(done.refused) >= {b"zero", b"attribute", b"list", b"directory"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"owner", "directory", "good"}
+
+
 def test_what_is_there_is_replaced_and_not_written_into(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
