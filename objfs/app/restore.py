@@ -30,7 +30,7 @@ class RestoreOrder:
 
 async def restore(visit: Visit, order: RestoreOrder, report: Report) -> Restored:
     """Raises UsageError, HeldElsewhere, and as ``Restore.run``."""
-    source = await source_of(visit, order)
+    source = await source_of(visit, order.selection, order.snapshot)
     taken = await trio.to_thread.run_sync(_taken, source)
     destination = await trio.to_thread.run_sync(
         lambda: Destination(order.directory, resume=order.options.resume, taken=taken)
@@ -41,18 +41,18 @@ async def restore(visit: Visit, order: RestoreOrder, report: Report) -> Restored
 
 async def look(visit: Visit, order: RestoreOrder, told: Callable[[Found], None]) -> Restored:
     """What ``restore`` would do, without doing it; ``told`` hears of each path, in a thread."""
-    source = await source_of(visit, order)
+    source = await source_of(visit, order.selection, order.snapshot)
     done = Restored(source.moment_ns)
     done.wanted = await survey(Desk(source.table), order.selection, told)
     return done
 
 
-async def source_of(visit: Visit, order: RestoreOrder) -> Source:
-    """Raises NoSuchSnapshot, UsageError for paths that are not there."""
+async def source_of(visit: Visit, selection: Selection, snapshot: bytes) -> Source:
+    """The moment that is meant.  Raises NoSuchSnapshot, UsageError for paths that are not there."""
 
     def find() -> Source:
-        source = visit.at(order.snapshot) if order.snapshot else visit.newest()
-        order.selection.require(source.table)
+        source = visit.at(snapshot) if snapshot else visit.newest()
+        selection.require(source.table)
         return source
 
     return await trio.to_thread.run_sync(find)

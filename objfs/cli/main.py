@@ -17,6 +17,7 @@ from objfs.cli.attach import attach
 from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
 from objfs.cli.context import say
+from objfs.cli.export import export, import_archive
 from objfs.cli.flush import flush
 from objfs.cli.fsck import fsck
 from objfs.cli.info import info
@@ -62,6 +63,8 @@ _COMMANDS = (
     fsck,
     recover,
     restore,
+    export,
+    import_archive,
     salvage,
     info,
     key,

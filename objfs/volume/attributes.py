@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from objfs.errors import NoAttribute
-from objfs.fs import Tables
+from objfs.fs import Tables, acl
 from objfs.model import Attr
 
 Attributes = Sequence[tuple[bytes, bytes]]
@@ -49,6 +50,8 @@ def mode_of(attr: Attr, uid: int) -> int:
 def put_on_open(descriptor: int, what: Kept) -> list[str]:
     """On an open file or directory.  Returns what could not be kept, and why; raises OSError for the rest."""
     attr, remarks, uid = what.attr, list[str](), os.geteuid()
+    if attr.is_dir:
+        forget_lists(descriptor)
     if uid == 0:
         os.fchown(descriptor, attr.uid, attr.gid)
     elif attr.uid != uid:
@@ -61,6 +64,13 @@ def put_on_open(descriptor: int, what: Kept) -> list[str]:
             remarks.append(_not_kept(name, error))
     os.utime(descriptor, ns=(attr.atime_ns, attr.mtime_ns))
     return remarks
+
+
+def forget_lists(directory: int) -> None:
+    """A directory loses the access control lists that it inherited, and hands none on."""
+    for name in acl.NAMES:
+        with suppress(OSError):  # it has none, or its file system knows of none
+            os.removexattr(directory, name)
 
 
 def put_on_name(directory: int, name: bytes, what: Kept) -> list[str]:
@@ -83,6 +93,6 @@ def put_on_name(directory: int, name: bytes, what: Kept) -> list[str]:
 
 def _not_kept(name: bytes, error: OSError) -> str:
     space = name.partition(b".")[0].decode("utf-8", "backslashreplace")
-    if name.startswith(b"system.posix_acl"):
+    if name in acl.NAMES:
         return f"access control lists are not kept: {error.strerror}"
     return f"attributes of {space}. are not kept: {error.strerror}"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from objfs.errors import HeldElsewhere, UsageError
 from objfs.model import Attr
-from objfs.volume.attributes import Kept, put_on_name, put_on_open
+from objfs.volume.attributes import Kept, forget_lists, put_on_name, put_on_open
 
 DRAFTS = b".objfs-restore"
 OPEN_MOST = 256
@@ -73,6 +73,7 @@ class Destination:
         with suppress(FileExistsError):
             os.mkdir(self._drafts_name, 0o700, dir_fd=self._top)
         descriptor = os.open(self._drafts_name, _DIRECTORY, dir_fd=self._top)
+        forget_lists(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

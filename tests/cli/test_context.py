@@ -1,10 +1,11 @@
-"""How sizes and ages are shown."""
+"""How sizes and ages are shown, and how a snapshot is named."""
 
 from __future__ import annotations
 
 import pytest
 
-from objfs.cli.context import age, size
+from objfs.cli.context import age, name_and_snapshot, size
+from objfs.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,10 @@ def test_sizes_in_both_units(count: int, shown: str) -> None:
 )
 def test_ages(seconds: float, shown: str) -> None:
     assert age(seconds) == shown
+
+
+def test_a_snapshot_stands_behind_an_at() -> None:
+    assert name_and_snapshot("home") == ("home", b"")
+    assert name_and_snapshot("home@monday@noon") == ("home", b"monday@noon")
+    with pytest.raises(UsageError, match="names no snapshot"):
+        name_and_snapshot("home@")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -9,11 +10,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from objfs.errors import ExitCode, HeldElsewhere, NoSuchSnapshot, UsageError
+from objfs.fs import acl
+from objfs.fs.acl import Acl
 from objfs.model import ROOT
 from objfs.store.layout import shard_name
 from objfs.volume import restore as restore_module
@@ -24,7 +28,7 @@ from objfs.volume.restore import RestoreOptions
 from objfs.volume.restored import Restored
 from objfs.volume.selection import Selection
 from objfs.volume.visit import visited
-from tests.volume.planted import Described, Grove, described
+from tests.volume.planted import Described, Grove, Plant, described
 from tests.volume.restoring import (
     ALL,
     FILE,
@@ -180,6 +184,43 @@ async def test_a_draft_of_a_large_file_is_gone_on_with(grown: Grown, tmp_path: P
     assert again.fetched_bytes < whole.fetched_bytes / 2
 
 
+async def test_a_full_disk_ends_the_restore_and_it_goes_on(
+    grown: Grown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, left = Destination.write, 20
+
+    def filling(*values: Any, **options: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*values, **options)
+
+    with monkeypatch.context() as patch, pytest.RaisesGroup(OSError):
+        patch.setattr(Destination, "write", filling)
+        await restored(grown.cloud, grown.home, tmp_path / "out")
+    done = await restored(grown.cloud, grown.home, tmp_path / "out", RESUME)
+    assert described(tmp_path / "out") == grown.expected
+    assert done.kept > 0
+
+
+async def test_what_was_stored_is_fetched_about_once_though_two_buckets_are_missing(tmp_path: Path) -> None:
+    source = random.Random(9)
+
+    def fill(grove: Grove) -> None:
+        grove.plant(b"large", Plant(FILE, parts={0: source.randbytes(40 * CHUNK)}))
+        for number in range(150):
+            grove.plant(b"%d" % number, Plant(FILE, parts={0: source.randbytes(10_000)}))
+
+    cloud, home, expected = await planted(tmp_path, fill, LARGE)
+    raw = dict(list(cloud.buckets(home).items())[:4])
+    async with visited(raw, PASSPHRASE, tmp_path, TrioClock(), cloud.notes.append) as visit:
+        before = visit.store.statistics().bytes_read
+        done = await restored_from(visit, tmp_path / "out", NONE, ALL, quiet, b"")
+    assert described(tmp_path / "out") == expected
+    assert done.fetched_bytes - before <= 1.1 * done.done.bytes
+
+
 async def test_going_on_replaces_what_is_not_the_inode_and_keeps_what_is_foreign(
     grown: Grown, tmp_path: Path
 ) -> None:
@@ -242,6 +283,18 @@ async def test_a_directory_in_the_way_of_a_file_stays(grown: Grown, tmp_path: Pa
     done = await restored(cloud, home, tmp_path / "out", RESUME)
     assert (tmp_path / "out" / "s5" / "precious").is_dir()
     assert set(done.refused) == {b"s5"}
+
+
+async def test_the_destination_hands_no_access_list_on(grown: Grown, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    inherited = Acl(7, 5, 5, mask=7, users=((1001, 7),))
+    try:
+        os.setxattr(out, acl.DEFAULT, acl.encode(inherited))
+    except OSError as error:
+        pytest.skip(f"{tmp_path} knows no access control lists: {error.strerror}")
+    await restored(grown.cloud, grown.home, out)
+    assert described(out) == grown.expected
 
 
 async def test_two_restores_do_not_share_a_directory(tmp_path: Path) -> None:
