@@ -30,6 +30,7 @@ from objfs.fs import FileSystem, FsSettings
 from objfs.fuse.operations import Operations
 from objfs.meta import SCHEMA_VERSION
 from objfs.model import ROOT, Clock, Ino, InodeTable, WriteGate
+from objfs.store.store import StoreSettings
 from objfs.volume.bygone import BygoneStore
 from objfs.volume.checkpoint import Checkpointer, Parts
 from objfs.volume.header import Secret, VolumeHeader
@@ -361,6 +362,7 @@ async def opened_engine(order: Order, note: Callable[[str], None]) -> AsyncItera
             take_over=order.options.take_over,
             force=order.options.force,
             lease_interval_s=settings.lease_interval,
+            store=StoreSettings(hedge=settings.hedge / 100),
         )
         plain = {uuid: item.bucket for uuid, item in buckets.items()}
         volume = await open_volume(order.home, order.secret, plain, clock=clock, options=wanted, note=note)
