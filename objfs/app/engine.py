@@ -35,6 +35,7 @@ from objfs.fs import FileSystem, FsSettings
 from objfs.fuse.operations import Operations
 from objfs.meta import SCHEMA_VERSION
 from objfs.model import ROOT, Clock, Ino, InodeTable, Segment, WriteGate
+from objfs.store.store import StoreSettings
 from objfs.volume.bygone import BygoneStore
 from objfs.volume.checkpoint import Checkpointer, Parts
 from objfs.volume.debts import Debts
@@ -395,6 +396,7 @@ async def opened_engine(order: Order, note: Callable[[str], None]) -> AsyncItera
             force=order.options.force,
             lease_interval_s=settings.lease_interval,
             min_placed=settings.min_placed,
+            store=StoreSettings(hedge=settings.hedge / 100),
         )
         plain = {uuid: item.bucket for uuid, item in buckets.items()}
         volume = await open_volume(order.home, order.secret, plain, clock=clock, options=wanted, note=note)

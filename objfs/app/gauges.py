@@ -28,7 +28,7 @@ def _bucket(engine: Engine, entry: BucketEntry) -> BucketStatus:
             slot, uuid, "no URL on this machine", entry.voter, "absent", entry.shards, domain=entry.domain
         )
     state, error = _health(engine, slot)
-    seen = place.metrics.snapshot()
+    seen, pace = place.metrics.snapshot(), engine.volume.store.pace
     return BucketStatus(
         slot=slot,
         uuid=uuid,
@@ -39,6 +39,9 @@ def _bucket(engine: Engine, entry: BucketEntry) -> BucketStatus:
         last_error=error,
         requests={str(name): count.requests for name, count in seen.operations.items()},
         errors=seen.errors,
+        errors_by_kind=seen.errors_by_kind,
+        slow=pace.slow(slot),
+        latency={"get": pace.gets(slot), "put": pace.puts(slot)},
         bytes_in=seen.bytes_in,
         bytes_out=seen.bytes_out,
         remarks=engine.promises.of(slot),

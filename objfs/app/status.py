@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from objfs.model import Code
+from objfs.store.pace import Quantiles
 from objfs.volume.fields import JSON
 
 
@@ -30,6 +31,11 @@ class BucketStatus:
     last_error: str = ""
     requests: dict[str, int] = field(default_factory=dict)
     errors: int = 0
+    errors_by_kind: dict[str, int] = field(default_factory=dict)
+    slow: bool = False
+    """Answers much later than the others: reads go around it."""
+    latency: dict[str, Quantiles] = field(default_factory=dict)
+    """Of the last gets and puts of shards, as those who asked saw them."""
     bytes_in: int = 0
     bytes_out: int = 0
     remarks: tuple[str, ...] = ()

@@ -202,13 +202,34 @@ def _buckets(status: Fields) -> list[str]:
         lines.append(
             f"bucket {bucket.integer('slot')}     {bucket.text('url', 8192)}: {bucket.text('health')}"
             + (f", domain {bucket.text('domain')}" if bucket.text("domain") else "")
+            + (", slow: reads go around it" if bucket.flag("slow") else "")
             + ("" if bucket.flag("shards") else ", a witness without data")
         )
         lines.append(
             f"             {total} requests, {size(bucket.integer('bytes_out'))} written, "
-            f"{size(bucket.integer('bytes_in'))} read, {bucket.integer('errors')} errors"
+            f"{size(bucket.integer('bytes_in'))} read, {bucket.integer('errors')} errors{_kinds(bucket)}"
         )
+        lines += _latency(bucket.object("latency"))
         if bucket.text("last_error", 65536):
             lines.append(f"             last error: {bucket.text('last_error', 65536)}")
         lines += [f"             note: {note}" for note in bucket.items("remarks", 64)]
+    return lines
+
+
+def _kinds(bucket: Fields) -> str:
+    kinds = bucket.object("errors_by_kind")
+    said = ", ".join(f"{kinds.integer(name)} {name}" for name in sorted(kinds.value))
+    return f" ({said})" if said else ""
+
+
+def _latency(latency: Fields) -> list[str]:
+    """How long half, 95 and 99 of 100 requests for shards took."""
+    lines = []
+    for name in ("get", "put"):
+        if not latency.has(name) or not (seen := latency.object(name)).integer("count"):
+            continue
+        figures = " / ".join(f"{seen.number(key, 0, 1e9) * 1000:.0f}" for key in ("p50_s", "p95_s", "p99_s"))
+        lines.append(
+            f"             {name}: {figures} ms (half, 95 %, 99 % of the last {seen.integer('count')})"
+        )
     return lines

@@ -1,7 +1,7 @@
 """One shard, one ranged request, one verdict.
 
 Owns how a bucket's answer is judged: sound, damaged, unavailable or not worth waiting for.
-Promises never to raise for what a bucket does, and to tell the health board of it.
+Promises never to raise for what a bucket does, and to tell the boards of health and pace of it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from objfs.store.blocks import Blocks, blocks_of, nothing, verify
 from objfs.store.counters import Counters
 from objfs.store.health import HealthBoard
 from objfs.store.layout import shard_name
+from objfs.store.pace import PaceBoard
 from objfs.store.places import Places
 from objfs.store.workers import Workers
 
@@ -50,8 +51,8 @@ class AskSettings:
 class Answer:
     """What asking for blocks of one shard brought.
 
-    ``cause`` says why some are bad, ``level`` how loudly to log that; ``again`` is set where the
-    bucket was not waited for to the end, so that asking once more may help.
+    ``cause`` says why some are bad, ``level`` how loudly to log that; ``again`` is set where asking once
+    more may help: the bucket was not waited for, or failed, or the bytes may have been spoilt on their way.
     """
 
     blocks: Blocks
@@ -98,9 +99,11 @@ class Asker:
         counters: Counters,
         workers: Workers,
         settings: AskSettings,
+        pace: PaceBoard,
     ) -> None:
         self._places = places
         self._health = health
+        self._pace = pace
         self._counters = counters
         self._workers = workers
         self._settings = settings
@@ -113,13 +116,13 @@ class Asker:
             return Answer(nothing(ask.layout, ask.shard, ask.first, ask.last))
         bucket = self._places.bucket(ask.slot)
         if bucket is None:
-            return _failed(ask, "bucket not attached")
+            return failed(ask, "bucket not attached")
         if ask.shard in ask.segment.missing and not (ask.insist and not ask.segment.nowhere):
             # Who names the segment may be older than its repair: the bucket is asked where nothing else is
             # left.
-            return _failed(ask, "never placed", again=not ask.segment.nowhere)
+            return failed(ask, "never placed", again=not ask.segment.nowhere)
         if not ask.insist and not self._health.admit(ask.slot):
-            return _failed(ask, "bucket is down", again=True)
+            return failed(ask, "bucket is down", again=True)
         return await self._get(ring, ask, bucket)
 
     async def _get(self, ring: KeyRing, ask: Question, bucket: Bucket) -> Answer:
@@ -132,7 +135,9 @@ class Asker:
             return replace(self._note(ask, error), damaged=True, absent=absent)
         except BucketError as error:
             self._counters.add(unavailable=1)
-            return replace(self._note(ask, error), again=isinstance(error, _Impatient))
+            if isinstance(error, TimedOut):
+                self._pace.lost(ask.slot)
+            return replace(self._note(ask, error), again=True)
         self._health.succeeded(ask.slot)
         blocks = await self._workers.read(len(data), self._verifying(ring, ask, data))
         if not blocks.bad:
@@ -140,7 +145,7 @@ class Asker:
         self._counters.add(damaged=1)
         short = len(data) < ask.span.end - ask.span.start
         cause = "cut short" if short else "tags do not match"
-        return Answer(blocks, cause, logging.WARNING, damaged=True)
+        return Answer(blocks, cause, logging.WARNING, again=True, damaged=True)
 
     async def _request(self, ask: Question, bucket: Bucket) -> bytes:
         start, end, _ = ask.span
@@ -150,8 +155,13 @@ class Asker:
             waiting[scope] = end - start
             try:
                 data = await bucket.get(ask.object_name, start, end)
+            except trio.Cancelled:
+                if not scope.cancel_called:
+                    self._pace.unwanted(ask.slot, end - start, trio.current_time() - began)
+                raise
             finally:
                 del waiting[scope]
+            self._pace.got(ask.slot, end - start, trio.current_time() - began)
             self._counters.add(bytes_read=len(data))
             return data
         self._counters.add(slow=1)
@@ -169,7 +179,7 @@ class Asker:
 
     def _note(self, ask: Question, error: BucketError) -> Answer:
         self._health.failed(ask.slot, error)
-        return _failed(ask, _describe(error), logging.WARNING)
+        return failed(ask, _describe(error), logging.WARNING)
 
     @staticmethod
     def _verifying(ring: KeyRing, ask: Question, data: bytes) -> Callable[[], Blocks]:
@@ -185,5 +195,6 @@ def _describe(error: BucketError) -> str:
     return str(error) if isinstance(error, _Impatient) else f"{type(error).__name__}: {error}"
 
 
-def _failed(ask: Question, cause: str, level: int = logging.DEBUG, *, again: bool = False) -> Answer:
+def failed(ask: Question, cause: str, level: int = logging.DEBUG, *, again: bool = False) -> Answer:
+    """Nothing was had, for this cause."""
     return Answer(nothing(ask.layout, ask.shard, ask.first, ask.last), cause, level, again)

@@ -32,6 +32,14 @@ class StoreStatistics:
     """Of those unavailable: given up because other shards would answer sooner."""
     reconstructed: int = 0
     """Ranges rebuilt from other shards."""
+    hedges: int = 0
+    """Reads for which others were asked besides, as the shard's own bucket was slower than it mostly is."""
+    hedges_won: int = 0
+    """Of those: the others were sooner."""
+    hedge_gets: int = 0
+    """Requests spent on that."""
+    avoided: int = 0
+    """Reads that did not ask the shard's own bucket, as it is known to be slow."""
     unreadable: int = 0
     """Ranges of which fewer than k sound shards could be had."""
 

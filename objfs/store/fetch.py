@@ -2,80 +2,58 @@
 
 Owns the way of a cold read: one ranged GET of the shard that matters; when that is gone, short,
 damaged, failing or slow, the same range of as many others as it takes.  Promises that damage fails
-only the blocks for which fewer than k sound shards are left, and that each object that lied is
-named in the log.  Does not know what the bytes mean.
+only the blocks for which fewer than k sound shards are left, that each object that lied is
+named in the log, and that no more is spent on quickness than the budget has.  Does not know what the
+bytes mean.
 
 Two rounds: first all runs of a call at once, then what is missing is rebuilt, with what the first
-round brought.  A bucket that is down, or slower than the patience, is asked once more only where
-the others do not suffice.
+round brought.  Where a shard is late in the first round, others are asked besides (a hedge), and the first
+that suffice win.  A bucket known to be slow is read around.  Who failed, was late or was not waited for is
+asked once more only where the others do not suffice.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import trio
 
 from objfs.codec import KeyRing, Layout
-from objfs.errors import NotEnoughShards, SegmentGone
-from objfs.store.ask import Answer, Asker, Question
-from objfs.store.blocks import Blocks, beyond_help, blocks_of, lacking, rebuild_blocks
+from objfs.errors import NotEnoughShards
+from objfs.model import Slot
+from objfs.store.ask import Answer, Asker, Question, failed
+from objfs.store.blocks import Blocks, blocks_of, nothing
+from objfs.store.call import Budget, Call, Try, nbytes
 from objfs.store.counters import Counters
+from objfs.store.healing import Healing, give_up, report, report_others, report_second
 from objfs.store.health import HealthBoard
+from objfs.store.pace import PaceBoard
 from objfs.store.places import Places
 from objfs.store.ranges import Run, merge
 from objfs.store.workers import Workers, gather
 
-log = logging.getLogger("objfs.store")
-
-ADVICE = "bring the buckets back, or restore the file from a snapshot"
-
-Known = Mapping[tuple[bytes, int], Sequence[Answer]]
-"""(segment uuid, shard) -> what the first round brought of it."""
-
-
-@dataclass(slots=True)
-class _Healing:
-    """Blocks ``wanted`` of the shard of ``ask``, whose own answer was not good enough."""
-
-    ask: Question
-    answer: Answer
-    wanted: list[int]
-    sources: dict[int, Blocks] = field(default_factory=dict)
-    causes: dict[int, str] = field(default_factory=dict)
-    again: list[int] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)
-    absent: set[int] = field(default_factory=set)
-
-    @property
-    def lacking(self) -> int:
-        return lacking(self.ask.layout.code.k, self.ask.shard, self.wanted, self.sources)
-
-    def take(self, shard: int, answer: Answer) -> None:
-        """Counts in what another shard (or, asked again, the same) brought."""
-        self.sources[shard] = answer.blocks
-        self.causes.pop(shard, None)
-        if answer.cause:
-            self.causes[shard] = answer.cause
-        if answer.absent:
-            self.absent.add(shard)
-        if answer.again:
-            self.again.append(shard)
-
 
 class Fetcher:
-    """Fetches runs; holds no state of its own between calls."""
+    """Fetches runs; holds no state of its own between calls but the budget."""
 
     def __init__(
-        self, asker: Asker, places: Places, health: HealthBoard, counters: Counters, workers: Workers
+        self,
+        asker: Asker,
+        places: Places,
+        health: HealthBoard,
+        counters: Counters,
+        workers: Workers,
+        pace: PaceBoard,
+        budget: Budget,
     ) -> None:
         self._asker = asker
         self._places = places
         self._health = health
         self._counters = counters
         self._workers = workers
+        self._pace = pace
+        self._budget = budget
 
     async def fetch(self, ring: KeyRing, wanted: Sequence[Run]) -> list[Blocks]:
         """For each run its blocks, of which all the wanted ones are sound.
@@ -83,12 +61,12 @@ class Fetcher:
         Raises NotEnoughShards, which names segment, blocks and what failed (SegmentGone where that is that
         there is none); UnknownKey.
         """
-        asks = [self._first_question(ring, run) for run in wanted]
+        call, asks = Call(), [self._first_question(ring, run) for run in wanted]
 
-        async def ask(question: Question) -> Answer:
-            return await self._asker.ask(ring, question)
+        async def ask(number: int) -> Answer:
+            return await self._ask_first(ring, call, wanted[number], asks[number])
 
-        answers = await gather(ask, asks)
+        answers = await gather(ask, range(len(asks)))
         found = [answer.blocks for answer in answers]
         healings = [
             (number, healing)
@@ -97,10 +75,9 @@ class Fetcher:
         ]
         if not healings:
             return found
-        known = _known(asks, answers)
 
-        async def heal(item: tuple[int, _Healing]) -> dict[int, bytes] | NotEnoughShards:
-            return await self._heal(ring, item[1], known)
+        async def heal(item: tuple[int, Healing]) -> dict[int, bytes] | NotEnoughShards:
+            return await self._heal(ring, call, item[1], answers[item[0]])
 
         for (number, _), healed in zip(healings, await gather(heal, healings), strict=True):
             if isinstance(healed, NotEnoughShards):
@@ -108,139 +85,219 @@ class Fetcher:
             found[number] = found[number].replaced(healed)
         return found
 
+    # --- the first round -------------------------------------------------------------------
+
     def _first_question(self, ring: KeyRing, run: Run) -> Question:
         """The data shard itself; of copies the one in the best bucket."""
         segment, shard = run.segment, run.shard
         ring.get(segment.key_id)
         if segment.code.k == 1:
             copies = [number for number in range(segment.code.n) if number not in segment.missing]
-            shard = min(copies or [0], key=lambda number: self._health.of(segment.placement[number]).state)
+            shard = min(copies or [0], key=lambda number: self._rank(segment.placement[number]))
         return Question(segment, Layout.from_segment(segment), shard, run.first, run.last)
+
+    async def _ask_first(self, ring: KeyRing, call: Call, run: Run, ask: Question) -> Answer:
+        """The shard itself, or as many others as suffice where they are sooner."""
+        one = call.begin(ask)
+        if self._avoids(ask):
+            self._counters.add(avoided=1)
+            call.settle(one, failed(ask, "bucket is slow", again=True))
+            return _settled(one)
+        self._budget.earn()
+        delay = self._hedge_after_s(ask)
+        if delay is None:
+            await self._try(ring, call, one)
+            return _settled(one)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hedge, ring, call, run, one, delay, nursery.cancel_scope)
+            await self._try(ring, call, one)
+            nursery.cancel_scope.cancel()
+        return _settled(one)
+
+    def _avoids(self, ask: Question) -> bool:
+        """Whether to read around a slow bucket: enough others are well, and it is not time for a trial."""
+        if not self._pace.slow(ask.slot):
+            return False
+        others = sum(self._well(ask, shard) for shard in range(ask.layout.code.n) if shard != ask.shard)
+        return others >= ask.layout.code.k and not self._pace.admit(ask.slot)
+
+    def _hedge_after_s(self, ask: Question) -> float | None:
+        """None where nobody else is asked besides."""
+        if not ask.layout.code.m:
+            return None
+        if self._in_doubt(ask):
+            return self._pace.trial_s(ask.slot, nbytes(ask))
+        return self._pace.hedge_after_s(ask.slot, nbytes(ask)) if self._budget.share else None
+
+    async def _hedge(
+        self, ring: KeyRing, call: Call, run: Run, late: Try, delay: float, scope: trio.CancelScope
+    ) -> None:
+        """Waits until the shard is late; then whoever suffices first ends the wait."""
+        await trio.sleep(delay)
+        call.mark_late(late)
+        healing = Healing(late.ask, sorted(run.wanted))
+        await self._collect(ring, call, healing)
+        report_others(healing, self._places)
+        if healing.lacking:
+            return  # The shard itself may still answer.
+        ask = late.ask
+        missing = nothing(ask.layout, ask.shard, ask.first, ask.last)
+        call.settle(late, Answer(missing.replaced(await self._rebuilt(healing))))
+        self._counters.add(hedges_won=1)
+        scope.cancel()
 
     # --- healing ---------------------------------------------------------------------------
 
     async def _heal(
-        self, ring: KeyRing, healing: _Healing, known: Known
+        self, ring: KeyRing, call: Call, healing: Healing, own: Answer
     ) -> dict[int, bytes] | NotEnoughShards:
         """The wanted blocks, rebuilt; an error as a value, as several are healed at once."""
-        ask = healing.ask
-        healing.take(ask.shard, healing.answer)
-        await self._ask_others(ring, healing, self._candidates(healing, known))
+        healing.take(healing.ask.shard, own)
+        await self._collect(ring, call, healing)
         if healing.lacking:
-            await self._ask_at_once(ring, healing, tuple(healing.again), insist=True)
-        hopeless = beyond_help(ask.layout.code.k, ask.shard, healing.wanted, healing.sources)
-        if hopeless:
-            return self._give_up(healing, hopeless)
-        nbytes = sum(len(blocks.data) for blocks in healing.sources.values())
-        rebuilt = await self._workers.read(
-            nbytes, lambda: rebuild_blocks(ask.layout, ask.shard, healing.wanted, healing.sources)
-        )
-        if not all(map(healing.sources[ask.shard].sound, healing.wanted)):
+            await self._ask_again(ring, healing)
+        if healing.hopeless:
+            self._counters.add(unreadable=1)
+            return give_up(healing, self._places)
+        rebuilt = await self._rebuilt(healing)
+        if not healing.own:
             self._counters.add(reconstructed=1)
-            self._report(healing)
+            report(healing, own, self._places)
         return rebuilt
 
-    def _candidates(self, healing: _Healing, known: Known) -> list[int]:
-        """The other shards in the order to ask them; those already fetched are taken at once."""
-        ask = healing.ask
-        others = [number for number in range(ask.layout.code.n) if number != ask.shard]
-        for shard in others:
-            answer = _covering(known.get((ask.segment.uuid, shard), ()), replace(ask, shard=shard))
-            if answer is not None:
-                healing.take(shard, answer)
-        rest = [shard for shard in others if shard not in healing.sources]
-        return sorted(rest, key=lambda shard: (_costs(ask, shard), self._state(ask, shard)))
+    async def _rebuilt(self, healing: Healing) -> dict[int, bytes]:
+        size = sum(len(blocks.data) for blocks in healing.sources.values())
+        return await self._workers.read(size, healing.rebuild)
 
-    def _state(self, ask: Question, shard: int) -> int:
-        return self._health.of(ask.segment.placement[shard]).state
+    async def _collect(self, ring: KeyRing, call: Call, healing: Healing) -> None:
+        """Asks others, until nothing is lacking or nobody is left to wait for."""
+        async with trio.open_nursery() as nursery:
+            while _take_answered(call, healing):
+                for shard in self._next(call, healing):
+                    one = call.begin(healing.of(shard))
+                    healing.asked.append(shard)
+                    nursery.start_soon(self._try, ring, call, one)
+                    nursery.start_soon(self._watch, call, one)
+                if not _coming(call, healing):
+                    break
+                await call.news()
+            nursery.cancel_scope.cancel()
 
-    async def _ask_others(self, ring: KeyRing, healing: _Healing, queue: Sequence[int]) -> None:
-        """Asks as many at once as are lacking, until nothing is or nobody is left."""
-        queue = list(queue)
-        while queue and (lacking := healing.lacking):
-            batch, queue = queue[:lacking], queue[lacking:]
-            healing.asked += batch
-            await self._ask_at_once(ring, healing, batch, insist=False)
+    def _next(self, call: Call, healing: Healing) -> list[int]:
+        """Whom to ask now: as many as are lacking, and others for those that are late, if that is paid."""
+        coming = _coming(call, healing)
+        hedged = call.under_way(healing.ask) is not None
+        needed = healing.lacking - sum(not one.late for one in coming)
+        due = 0 if hedged else max(healing.lacking - len(coming), 0)
+        queue = self._candidates(call, healing)
+        if hedged and needed > 0:
+            queue = [shard for shard in queue if self._well(healing.ask, shard)]
+            if len(queue) < needed:
+                return []
+        chosen = queue[: max(needed, due)]
+        extra = sum(_costs(healing.of(shard)) for shard in chosen[due:])
+        return chosen if self._pays(healing.ask, hedged=hedged, requests=extra) else chosen[:due]
 
-    async def _ask_at_once(
-        self, ring: KeyRing, healing: _Healing, shards: Sequence[int], *, insist: bool
-    ) -> None:
-        """Returns when nothing is lacking any more, or all have answered."""
+    def _candidates(self, call: Call, healing: Healing) -> list[int]:
+        """The other shards that nobody has asked, in the order to ask them."""
+        rest = [
+            shard
+            for shard in range(healing.ask.layout.code.n)
+            if shard != healing.ask.shard
+            and shard not in healing.sources
+            and call.under_way(healing.of(shard)) is None
+        ]
+        return sorted(rest, key=lambda shard: (_costs(healing.of(shard)), self._rank(healing.of(shard).slot)))
+
+    def _pays(self, ask: Question, *, hedged: bool, requests: int) -> bool:
+        """Trials of a bucket in doubt are planned; everything else that is only quicker costs the budget."""
+        if not requests or (hedged and self._in_doubt(ask)):
+            return True
+        if not self._budget.take(requests):
+            return False
+        self._counters.add(hedges=1, hedge_gets=requests)
+        return True
+
+    async def _ask_again(self, ring: KeyRing, healing: Healing) -> None:
+        """Each shard that may answer better, once, whatever its bucket's health: a fault of the line is no
+        rotten shard.  Returns when nothing is lacking any more, or all have answered."""
+        before = dict(healing.failed)
 
         async def ask(shard: int) -> None:
-            healing.take(shard, await self._asker.ask(ring, replace(healing.ask, shard=shard, insist=insist)))
+            healing.take(shard, await self._asker.ask(ring, replace(healing.of(shard), insist=True)))
             if not healing.lacking:
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for shard in shards:
+            for shard in healing.again:
                 nursery.start_soon(ask, shard)
+        report_second(healing, before, self._places)
 
-    # --- telling ---------------------------------------------------------------------------
+    # --- one question ----------------------------------------------------------------------
 
-    def _report(self, healing: _Healing) -> None:
-        """The shard that was asked for, and others that turned out bad while it was healed."""
-        ask, answer = healing.ask, healing.answer
-        means = "another copy" if ask.layout.code.k == 1 else "parity"
-        log.log(
-            answer.level,
-            f"shard %s; healed from {means} bucket=%s object=%s blocks=%s cause=%r",
-            *("damaged" if answer.damaged else "not read", self._places.url(ask.slot), ask.object_name),
-            *(_numbers(healing.wanted), answer.cause),
-        )
-        for other in (replace(ask, shard=shard) for shard in healing.asked if shard in healing.causes):
-            log.log(
-                logging.DEBUG if other.shard in healing.again else logging.WARNING,
-                "shard not usable for healing bucket=%s object=%s blocks=%s cause=%r",
-                *(self._places.url(other.slot), other.object_name, _numbers(healing.wanted)),
-                healing.causes[other.shard],
-            )
+    async def _try(self, ring: KeyRing, call: Call, one: Try) -> None:
+        try:
+            call.settle(one, await self._asker.ask(ring, one.ask))
+        finally:
+            if one.answer is None:
+                call.drop(one)
 
-    def _give_up(self, healing: _Healing, hopeless: Sequence[int]) -> NotEnoughShards:
-        ask = healing.ask
-        self._counters.add(unreadable=1)
-        failed = "; ".join(
-            f"{other.object_name} in {self._places.url(other.slot)}: {healing.causes[other.shard]}"
-            for other in (replace(ask, shard=shard) for shard in sorted(healing.causes))
-        )
-        gone = len(healing.absent) > ask.layout.code.n - ask.layout.code.k
-        kind, advice = (SegmentGone, "it was deleted, or lost") if gone else (NotEnoughShards, ADVICE)
-        error = kind(
-            f"segment {ask.segment.uuid.hex()} shard {ask.shard} blocks {_numbers(hopeless)}: fewer than "
-            f"{ask.layout.code.k} of {ask.layout.code.n} shards are sound there ({failed}); {advice}"
-        )
-        log.error("%s", error)
-        return error
+    async def _watch(self, call: Call, one: Try) -> None:
+        """Says when a try is late."""
+        delay = self._hedge_after_s(one.ask)
+        if delay is not None:
+            await trio.sleep(delay)
+            if one.answer is None:
+                call.mark_late(one)
+
+    def _rank(self, slot: Slot) -> tuple[int, bool]:
+        """Best to read from first."""
+        return self._health.of(slot).state.reading, not self._pace.due(slot)
+
+    def _in_doubt(self, ask: Question) -> bool:
+        return self._pace.slow(ask.slot) or self._health.down(ask.slot)
+
+    def _well(self, ask: Question, shard: int) -> bool:
+        """Whether a shard can be expected to answer soon."""
+        slot = ask.segment.placement[shard]
+        there = shard not in ask.segment.missing and self._places.bucket(slot) is not None
+        return there and not self._health.down(slot) and not self._pace.slow(slot)
 
 
-def _healings(ask: Question, answer: Answer, run: Run) -> list[_Healing]:
+def _settled(one: Try) -> Answer:
+    assert one.answer is not None, "a try ended without an answer"
+    return one.answer
+
+
+def _take_answered(call: Call, healing: Healing) -> int:
+    """Counts in what other shards have brought; how many are lacking then."""
+    for shard in range(healing.ask.layout.code.n):
+        if shard != healing.ask.shard and shard not in healing.sources:
+            answer = call.answered(healing.of(shard))
+            if answer is not None:
+                healing.take(shard, answer)
+    return healing.lacking
+
+
+def _coming(call: Call, healing: Healing) -> list[Try]:
+    """Tries of other shards without an answer yet."""
+    tries = (
+        call.under_way(healing.of(shard))
+        for shard in range(healing.ask.layout.code.n)
+        if shard != healing.ask.shard and shard not in healing.sources
+    )
+    return [one for one in tries if one is not None]
+
+
+def _healings(ask: Question, answer: Answer, run: Run) -> list[Healing]:
     """What is bad and wanted, in stretches that are worth one request to each other shard."""
     bad = answer.blocks.bad & run.wanted
-    stretches = merge(sorted(bad))
     return [
-        _Healing(replace(ask, first=first, last=last), answer, sorted(bad & set(range(first, last))))
-        for first, last in stretches
+        Healing(replace(ask, first=first, last=last), sorted(bad & set(range(first, last))))
+        for first, last in merge(sorted(bad))
     ]
 
 
-def _known(asks: Sequence[Question], answers: Sequence[Answer]) -> Known:
-    known: dict[tuple[bytes, int], list[Answer]] = {}
-    for ask, answer in zip(asks, answers, strict=True):
-        known.setdefault((ask.segment.uuid, ask.shard), []).append(answer)
-    return known
-
-
-def _covering(answers: Iterable[Answer], ask: Question) -> Answer | None:
-    """What was answered already to a question like this one, be it good or bad."""
-    needed = blocks_of(ask.layout, ask.shard, ask.first, ask.last)
-    return next((answer for answer in answers if needed and answer.blocks.covers(needed)), None)
-
-
-def _costs(ask: Question, shard: int) -> bool:
+def _costs(ask: Question) -> bool:
     """A data shard that ends before the range is known to be zeros there: it costs no request."""
-    return bool(blocks_of(ask.layout, shard, ask.first, ask.last))
-
-
-def _numbers(blocks: Sequence[int]) -> str:
-    first, last = blocks[0], blocks[-1]
-    return f"{first}" if first == last else f"{first}-{last}"
+    return bool(blocks_of(ask.layout, ask.shard, ask.first, ask.last))

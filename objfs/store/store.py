@@ -36,10 +36,12 @@ from objfs.model import (
 )
 from objfs.store.ask import Asker, AskSettings
 from objfs.store.blocks import Blocks
+from objfs.store.call import Budget
 from objfs.store.counters import Counters, StoreStatistics
 from objfs.store.fetch import Fetcher
 from objfs.store.health import HealthBoard
 from objfs.store.layout import UUID_SIZE, shard_name
+from objfs.store.pace import PaceBoard, PaceSettings
 from objfs.store.placement import Domains, describe, place, tolerance
 from objfs.store.places import Places
 from objfs.store.ranges import Piece, Run, Span, pieces, runs
@@ -59,6 +61,9 @@ class StoreSettings:
 
     upload: UploadSettings = field(default_factory=UploadSettings)
     ask: AskSettings = field(default_factory=AskSettings)
+    pace: PaceSettings = field(default_factory=PaceSettings)
+    hedge: float = 0.05
+    """Requests that may be spent on quicker answers, for each that a read needs anyway."""
 
 
 class SegmentStore:
@@ -87,6 +92,7 @@ class SegmentStore:
         self.target_bytes = target_bytes
         self.code = code
         self.health = health or HealthBoard(clock)
+        self.pace = PaceBoard(clock, chosen.pace)
         self._ring = ring
         self._reserve = max(0, min_placed - code.k)
         self._gate = gate or WriteGate()
@@ -94,8 +100,9 @@ class SegmentStore:
         self._counters = Counters()
         self._workers = Workers(workers)
         parts = (self._places, self.health, self._counters)
-        self._uploader = Uploader(*parts, self._gate, chosen.upload)
-        self._fetcher = Fetcher(Asker(*parts, self._workers, chosen.ask), *parts, self._workers)
+        self._uploader = Uploader(*parts, self._gate, chosen.upload, self.pace)
+        asker = Asker(*parts, self._workers, chosen.ask, self.pace)
+        self._fetcher = Fetcher(asker, *parts, self._workers, self.pace, Budget(chosen.hedge))
         self._restorer = Restorer(self._fetcher, *parts, self._gate, self._workers)
 
     # --- the volume changes ----------------------------------------------------------------

@@ -21,6 +21,7 @@ from objfs.model import Slot, WriteGate
 from objfs.store.counters import Counters
 from objfs.store.health import HealthBoard
 from objfs.store.layout import shard_name
+from objfs.store.pace import PaceBoard
 from objfs.store.placement import spares
 from objfs.store.places import Places
 
@@ -74,9 +75,11 @@ class Uploader:
         counters: Counters,
         gate: WriteGate,
         settings: UploadSettings,
+        pace: PaceBoard,
     ) -> None:
         self._places = places
         self._health = health
+        self._pace = pace
         self._counters = counters
         self._gate = gate
         self._settings = settings
@@ -134,6 +137,7 @@ class Uploader:
             if bucket is None or not self._gate.open:
                 upload.causes[shard] = "bucket was removed" if bucket is None else "the mount is read-only"
                 return False
+            began = trio.current_time()
             try:
                 await bucket.put(shard_name(upload.uuid, shard), upload.objects[shard])
             except BucketError as error:
@@ -142,6 +146,7 @@ class Uploader:
                 if not isinstance(error, Temporary) or self._health.down(slot):
                     return False
             else:
+                self._pace.put(slot, trio.current_time() - began)
                 self._placed(upload, shard, slot)
                 return True
         return False

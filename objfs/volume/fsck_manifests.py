@@ -1,8 +1,9 @@
 """The manifests in the buckets: copies, their chain, and which blobs they name.
 
 Owns what counts as damage of a manifest.  Every sequence is read from every bucket.  A copy that is missing
-or does not open is put again from one that does, as long as a majority shows that it was published; a moment
-of which no copy opens is lost, and that matters for the newest alone.  Promises that a manifest which is not
+or does not open is put again from one that does, as long as a majority shows that it was published: a
+missing one is a matter of redundancy (that bucket was away), one that does not open is damage.  A moment of
+which no copy opens is lost, and that matters for the newest alone.  Promises that a manifest which is not
 the one that its successor names is told apart from one that lost a race.
 """
 
@@ -166,7 +167,8 @@ async def _say_copies(
     published = sum(slot in chosen.held_by for slot in buckets.voters) >= buckets.publish_quorum
     wrong = dict(copies.damaged)
     if published:
-        wrong |= dict.fromkeys(copies.absent, "is not there")
+        held = f"{len(chosen.held_by)} of {len(buckets.slots)} buckets have it"
+        wrong |= dict.fromkeys(copies.absent, f"is not there; {held}, which counts")
     elif not subject.live:
         report.add(
             "unsettled", Grade.REMARK, name, "is on fewer buckets than count: the next mount settles it"
@@ -175,7 +177,8 @@ async def _say_copies(
         if slot in copies.absent and subject.live and not await _still_absent(subject, name, slot, chosen):
             continue
         moments.copies.setdefault(copies.sequence, {})[slot] = chosen.data
-        report.add("manifest-copy", Grade.DAMAGE, name, why, bucket=subject.name(slot))
+        grade = Grade.REDUCED if slot in copies.absent else Grade.DAMAGE
+        report.add("manifest-copy", grade, name, why, bucket=subject.name(slot))
     for other in copies.found:
         if other is not chosen:
             where = ", ".join(subject.name(slot) for slot in other.held_by)

@@ -54,7 +54,7 @@ async def repair_volume(
 
     async with looking() as look:
         first = look.report
-        if not first.of(Grade.DAMAGE, Grade.LOSS):
+        if not first.of(Grade.REDUCED, Grade.DAMAGE, Grade.LOSS):
             return first
         preparation = Preparation(home, look, clock, options)
         await preparation.run()

@@ -25,6 +25,8 @@ class Grade(Enum):
     """Nothing is wrong with the volume: left-overs, and what only concerns moments before the newest."""
     UNSEEN = "unseen"
     """It could not be looked at: a bucket does not answer."""
+    REDUCED = "reduced"
+    """It can all be read, and is on fewer buckets than it could be; a repair puts it there."""
     DAMAGE = "damage"
     """It can be mended."""
     LOSS = "loss"
@@ -94,7 +96,7 @@ class Report:
     def add(
         self, rule: str, grade: Grade, thing: str, what: str, *, bucket: str = "", todo: str = ""
     ) -> None:
-        if not todo and grade is Grade.DAMAGE:
+        if not todo and grade in (Grade.DAMAGE, Grade.REDUCED):
             todo = REPAIR
         self.findings.append(Finding(rule, grade, thing, what, bucket, todo))
 
@@ -111,11 +113,11 @@ class Report:
 
     @property
     def exit_code(self) -> ExitCode:
-        """DAMAGE_FOUND while anything is wrong, DEGRADED where not all could be seen, DAMAGE_HEALED where
-        all that was wrong is mended, else OK."""
+        """DAMAGE_FOUND while anything is wrong, DEGRADED where not all could be seen or something is on too
+        few buckets, DAMAGE_HEALED where all that was wrong is mended, else OK."""
         if self.of(Grade.DAMAGE, Grade.LOSS):
             return ExitCode.DAMAGE_FOUND
-        if self.of(Grade.UNSEEN):
+        if self.of(Grade.UNSEEN, Grade.REDUCED):
             return ExitCode.DEGRADED
         return ExitCode.DAMAGE_HEALED if self.mended else ExitCode.OK
 
@@ -126,6 +128,7 @@ class Report:
         words = {
             Grade.LOSS: "lost",
             Grade.DAMAGE: "to mend",
+            Grade.REDUCED: "on too few buckets",
             Grade.UNSEEN: "not seen",
             Grade.REMARK: "remarked",
         }
@@ -135,7 +138,7 @@ class Report:
         verdict = {
             ExitCode.OK: "clean",
             ExitCode.DAMAGE_HEALED: "mended",
-            ExitCode.DEGRADED: "not all could be seen",
+            ExitCode.DEGRADED: "not all could be seen" if counted[Grade.UNSEEN] else "redundancy is reduced",
         }.get(self.exit_code, "damaged")
         return f"{verdict}: {', '.join(parts) or 'nothing to say'} ({looked})"
 
@@ -168,7 +171,7 @@ def compared(before: Report, after: Report, done: Iterable[str], lost: Iterable[
     known = {one.key for one in before.findings}
     findings: list[Finding] = []
     for one in before.findings:
-        wrong = one.grade in (Grade.DAMAGE, Grade.LOSS)
+        wrong = one.grade in (Grade.REDUCED, Grade.DAMAGE, Grade.LOSS)
         if one.key in left:
             findings.append(left[one.key])
         elif wrong:
@@ -180,7 +183,7 @@ def compared(before: Report, after: Report, done: Iterable[str], lost: Iterable[
 
 def lines(report: Report, left_out: int = 0) -> list[str]:
     """For a person: findings, the worst first, what a repair did, and the summary."""
-    order = [Grade.LOSS, Grade.DAMAGE, Grade.UNSEEN, Grade.REMARK]
+    order = [Grade.LOSS, Grade.DAMAGE, Grade.REDUCED, Grade.UNSEEN, Grade.REMARK]
     ranked = sorted(report.findings, key=lambda one: (one.mended, order.index(one.grade)))
     found = [one.line for one in ranked] + [f"done    {text}" for text in report.done]
     if left_out:

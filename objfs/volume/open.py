@@ -33,7 +33,7 @@ from objfs.meta.pages import PageSet
 from objfs.meta.replica import Replica
 from objfs.meta.table import MetaDatabase
 from objfs.model import Clock, Slot, WriteGate
-from objfs.store.store import SegmentStore
+from objfs.store.store import SegmentStore, StoreSettings
 from objfs.volume.attach import find_headers, identified
 from objfs.volume.checkpoint import Moment
 from objfs.volume.epochs import Holder
@@ -103,6 +103,7 @@ class OpenOptions:
     force: bool = False
     lease_interval_s: float = 60.0
     min_placed: int = 0
+    store: StoreSettings = field(default_factory=StoreSettings)
     host: str = field(default_factory=socket.gethostname)
     boot: bytes = field(default_factory=boot_id)
 
@@ -222,7 +223,13 @@ class _Opening:
         self._options = options
         self._tell = tell
         self._store = SegmentStore(
-            buckets.buckets, ring, header.code, clock=clock, min_placed=options.min_placed, gate=gate
+            buckets.buckets,
+            ring,
+            header.code,
+            clock=clock,
+            min_placed=options.min_placed,
+            gate=gate,
+            settings=options.store,
         )
         self._store.use_buckets(buckets.buckets, data_slots(header.buckets), domains_of(header.buckets))
         self._salvage: Path | None = None

@@ -97,6 +97,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("request_timeout", "seconds", 30.0, "Time allowed for one request to a bucket.", 0.1, 3600),
     Setting("connections", "count", 16, "Requests to one bucket at a time.", 1, 1024),
     Setting("retries", "count", 5, "Retries of a request that failed and may succeed later.", 0, 100),
+    Setting(
+        "hedge",
+        "count",
+        5,
+        "Requests, in percent of those that reads need, that may be made besides to other buckets where one "
+        "is slower than it mostly is; 0 is none.",
+        0,
+        100,
+    ),
     Setting("bandwidth", "size", 0, "Bytes a second to one bucket; 0 is without limit.", 0, 2**40),
     Setting(
         "min_placed",
@@ -175,6 +184,7 @@ class VolumeSettings:
     request_timeout: float = 30.0
     connections: int = 16
     retries: int = 5
+    hedge: int = 5
     bandwidth: int = 0
     min_placed: int = 0
     heal_rate: int = 32 * MIB

@@ -29,6 +29,12 @@ class TestBucket:
     objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str, int]] = field(default_factory=list)
     """(operation, key, bytes)"""
+    entered: list[str] = field(default_factory=list)
+    """Keys of all requests, answered or not."""
+    spoilt: dict[str, int] = field(default_factory=dict)
+    """Keys whose next get comes with one bit flipped, at this offset of the object."""
+    delay_s: float = 0.0
+    """Seconds that a get takes."""
     fault: Fault | None = None
     hangs: bool = False
     line: trio.Lock | None = None
@@ -39,6 +45,7 @@ class TestBucket:
 
     async def _enter(self, operation: str, key: str) -> None:
         self.reached.set()
+        self.entered.append(key)
         await trio.lowlevel.checkpoint()
         if self.hangs:
             await trio.sleep_forever()
@@ -60,8 +67,14 @@ class TestBucket:
         if self.line is not None:
             async with self.line:
                 await trio.sleep(len(data[start:end]) / (1 << 20))
+        if self.delay_s:
+            await trio.sleep(self.delay_s)
         self.requests.append(("get", key, len(data[start:end])))
-        return data[start:end]
+        return self._spoilt(key, data)[start:end]
+
+    def _spoilt(self, key: str, data: bytes) -> bytes:
+        at = self.spoilt.pop(key, None)
+        return data if at is None else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
     async def put(self, key: str, data: bytes) -> None:
         await self._enter("put", key)

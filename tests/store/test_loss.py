@@ -10,12 +10,12 @@ import trio
 import trio.testing
 
 from objfs.codec import BLOCK, DATA_OFFSET, TAG
-from objfs.errors import NoSuchBucket, NotEnoughShards, Refused, Unreachable
+from objfs.errors import NoSuchBucket, NotEnoughShards, Refused, SegmentGone, TimedOut, Unreachable
 from objfs.model import Code, Placed, Segment, Slot
 from objfs.store.ask import AskSettings
 from objfs.store.health import HealthState
 from objfs.store.store import StoreSettings
-from tests.store.buckets import Volume, chunks, key_of, noise, text, whole
+from tests.store.buckets import Fault, Volume, chunks, key_of, noise, text, whole
 
 IMPATIENT = StoreSettings(ask=AskSettings(patience_s=1.0))
 
@@ -145,7 +145,7 @@ async def test_a_failing_bucket_stops_no_read(error: Exception, caplog: pytest.L
     assert "not read; healed from parity" in caplog.text
 
 
-async def test_a_bucket_known_down_is_not_asked() -> None:
+async def test_a_bucket_known_down_is_not_asked(mock_clock: trio.testing.MockClock) -> None:
     volume = Volume(Code(2, 1), 3)
     segment, placed = await volume.store.write_segment(chunks(noise(300_000)))
     dead = volume.of(segment, 0)
@@ -251,3 +251,89 @@ async def test_a_shard_too_short_for_the_range_costs_no_request() -> None:
     volume.forget()
     assert await volume.store.read_chunks(whole(segment, placed)[:1]) == [noise(131_072)]
     assert sorted(key for _, key, _ in volume.gets()) == [key_of(segment, 0), key_of(segment, 2)]
+
+
+# --- a second read before a read is given up -----------------------------------------------
+
+
+def once(error: Exception) -> Fault:
+    """The first get of each object fails."""
+    seen: set[str] = set()
+
+    def fail(operation: str, key: str) -> Exception | None:
+        if operation != "get" or key in seen:
+            return None
+        seen.add(key)
+        return error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [Refused("403"), Unreachable("reset"), TimedOut("no answer")], ids=repr)
+@pytest.mark.parametrize("code", [Code(2, 1), Code(4, 2), Code(1, 1)], ids=str)
+async def test_with_m_buckets_gone_one_failed_request_elsewhere_is_no_error(
+    code: Code, error: Exception
+) -> None:
+    """It was EIO at once: the last shard that could help was never asked again."""
+    volume = Volume(code, code.n)
+    segment, placed = await volume.store.write_segment(chunks(noise(300_000)))
+    for shard in range(code.m):
+        volume.of(segment, shard).objects.clear()
+    for shard in range(code.m, code.n):
+        volume.of(segment, shard).fault = once(error)
+    assert await volume.store.read_chunks(whole(segment, placed)) == [noise(300_000)]
+
+
+async def test_with_m_buckets_gone_a_byte_spoilt_on_its_way_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The object is sound: one fresh read shows it, and the log says what was seen."""
+    volume = Volume(Code(2, 1), 3)
+    segment, placed = await volume.store.write_segment(chunks(noise(300_000)))
+    volume.of(segment, 0).objects.clear()
+    name = key_of(segment, 1)
+    volume.of(segment, 1).spoilt = {name: DATA_OFFSET + 5}
+    assert await volume.store.read_chunks(whole(segment, placed)) == [noise(300_000)]
+    assert f"shard read again, and sound: spoilt on its way bucket={volume.of(segment, 1).url}" in caplog.text
+    assert name in caplog.text
+
+
+async def test_what_is_not_there_is_not_asked_for_twice() -> None:
+    volume = Volume(Code(2, 1), 3)
+    segment, placed = await volume.store.write_segment(chunks(noise(300_000)))
+    for shard in (0, 1):
+        volume.of(segment, shard).objects.clear()
+        volume.of(segment, shard).entered.clear()
+    with pytest.raises(SegmentGone):
+        await volume.store.read_chunks(whole(segment, placed))
+    assert [len(volume.of(segment, shard).entered) for shard in (0, 1)] == [1, 1]
+
+
+async def test_a_rotten_shard_is_read_twice_at_most() -> None:
+    volume = Volume(Code(2, 1), 3)
+    segment, placed = await volume.store.write_segment(chunks(noise(300_000)))
+    for shard in (0, 1):
+        volume.damage(segment, shard, DATA_OFFSET + 10)
+    volume.forget()
+    with pytest.raises(NotEnoughShards):
+        await volume.store.read_chunks([(segment, placed[0].location, 0, 0)])
+    keys = [key for _, key, _ in volume.gets()]
+    assert max(keys.count(key_of(segment, shard)) for shard in range(3)) == 2
+
+
+async def test_a_second_answer_takes_away_nothing_that_the_first_one_brought() -> None:
+    """Damage of two copies in different blocks, and a second read of either fails."""
+    volume = Volume(Code(1, 1), 2)
+    content = noise(300_000)
+    segment, placed = await volume.store.write_segment(chunks(content))
+    volume.damage(segment, 0, DATA_OFFSET + 10)
+    volume.damage(segment, 1, DATA_OFFSET + BLOCK + TAG + 10)
+    for bucket in volume.buckets.values():
+        seen: list[str] = []
+
+        def fail(_operation: str, key: str, seen: list[str] = seen) -> Exception | None:
+            seen.append(key)
+            return Unreachable("reset") if len(seen) > 1 else None
+
+        bucket.fault = fail
+    assert await volume.store.read_chunks(whole(segment, placed)) == [content]

@@ -24,6 +24,8 @@ def report(*grades: Grade) -> Report:
         ((), ExitCode.OK),
         ((Grade.REMARK,), ExitCode.OK),
         ((Grade.UNSEEN, Grade.REMARK), ExitCode.DEGRADED),
+        ((Grade.REDUCED, Grade.REMARK), ExitCode.DEGRADED),
+        ((Grade.REDUCED, Grade.DAMAGE), ExitCode.DAMAGE_FOUND),
         ((Grade.DAMAGE,), ExitCode.DAMAGE_FOUND),
         ((Grade.LOSS, Grade.UNSEEN), ExitCode.DAMAGE_FOUND),
     ],
@@ -74,3 +76,15 @@ def test_a_grade_of_a_newer_objfs_is_refused() -> None:
     text = json.dumps(made).replace('"damage"', '"unheard of"')
     with pytest.raises(Corrupt, match="grade"):
         Report.from_json(Fields.parse(text.encode(), "report"))
+
+
+def test_what_is_on_too_few_buckets_is_no_damage_and_is_mended() -> None:
+    """A copy of a manifest that a bucket missed while it was away was graded as damage, exit code 17."""
+    found = report(Grade.REDUCED)
+    assert found.exit_code is ExitCode.DEGRADED
+    assert lines(found) == [
+        f"reduced rule: thing 0 in mem://b: is wrong; {REPAIR}",
+        "redundancy is reduced: 1 on too few buckets ()",
+    ]
+    mended = compared(found, report(), [], [])
+    assert (mended.mended, mended.exit_code) == (1, ExitCode.DAMAGE_HEALED)

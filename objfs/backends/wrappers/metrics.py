@@ -58,7 +58,15 @@ class MetricsSnapshot:
 
     @property
     def errors(self) -> int:
-        return sum(sum(count.errors.values()) for count in self.operations.values())
+        return sum(self.errors_by_kind.values())
+
+    @property
+    def errors_by_kind(self) -> dict[str, int]:
+        """By class name, over all operations; given-up requests are among them."""
+        kinds: Counter[str] = Counter()
+        for count in self.operations.values():
+            kinds.update(count.errors)
+        return dict(kinds)
 
 
 @dataclass(slots=True)

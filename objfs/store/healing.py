@@ -1,0 +1,132 @@
+"""Blocks of one shard that are to be had from others: what was brought so far, and what that means.
+
+Owns the count of sound blocks and the record of who failed and why, from which the log and the error are
+made.  Promises that a second answer never takes away what a first one brought.  Asks nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from objfs.errors import NotEnoughShards, SegmentGone
+from objfs.store.ask import Answer, Question
+from objfs.store.blocks import Blocks, beyond_help, lacking, rebuild_blocks
+from objfs.store.places import Places
+
+log = logging.getLogger("objfs.store")
+
+ADVICE = "bring the buckets back, or restore the file from a snapshot"
+
+
+@dataclass(slots=True)
+class Healing:
+    """Blocks ``wanted`` of the shard of ``ask``, which its own bucket has not brought (yet)."""
+
+    ask: Question
+    wanted: list[int]
+    sources: dict[int, Blocks] = field(default_factory=dict)
+    failed: dict[int, Answer] = field(default_factory=dict)
+    """The last answer of each shard that was not good enough."""
+    asked: list[int] = field(default_factory=list)
+    absent: set[int] = field(default_factory=set)
+
+    @property
+    def lacking(self) -> int:
+        """How many more sound shards are needed at most."""
+        return lacking(self.ask.layout.code.k, self.ask.shard, self.wanted, self.sources)
+
+    @property
+    def hopeless(self) -> list[int]:
+        """The wanted blocks that cannot be rebuilt."""
+        return beyond_help(self.ask.layout.code.k, self.ask.shard, self.wanted, self.sources)
+
+    @property
+    def again(self) -> list[int]:
+        """Shards that may answer better when they are asked once more."""
+        return [shard for shard, answer in self.failed.items() if answer.again]
+
+    @property
+    def own(self) -> bool:
+        """Whether the shard itself has brought all, without the others."""
+        return self.ask.shard in self.sources and all(map(self.sources[self.ask.shard].sound, self.wanted))
+
+    def of(self, shard: int) -> Question:
+        """The same blocks of another shard."""
+        return replace(self.ask, shard=shard)
+
+    def take(self, shard: int, answer: Answer) -> None:
+        """Counts in what another shard (or, asked again, the same) brought."""
+        blocks, before = answer.blocks, self.sources.get(shard)
+        if before is not None:
+            kept = [number for number in self.wanted if number in blocks.bad and before.sound(number)]
+            blocks = blocks.replaced({number: before.block(number) for number in kept})
+        self.sources[shard] = blocks
+        self.failed.pop(shard, None)
+        if answer.cause:
+            self.failed[shard] = answer
+        if answer.absent:
+            self.absent.add(shard)
+
+    def rebuild(self) -> dict[int, bytes]:
+        """The wanted blocks; none of them is hopeless."""
+        return rebuild_blocks(self.ask.layout, self.ask.shard, self.wanted, self.sources)
+
+
+def report(healing: Healing, own: Answer, places: Places) -> None:
+    """Names the shard that was asked for, and others that turned out bad while it was healed."""
+    ask = healing.ask
+    means = "another copy" if ask.layout.code.k == 1 else "parity"
+    log.log(
+        own.level,
+        f"shard %s; healed from {means} bucket=%s object=%s blocks=%s cause=%r",
+        *("damaged" if own.damaged else "not read", places.url(ask.slot), ask.object_name),
+        *(numbers(healing.wanted), own.cause),
+    )
+    report_others(healing, places)
+
+
+def report_others(healing: Healing, places: Places) -> None:
+    """Names the shards that were asked in place of another one and were bad."""
+    for other in (healing.of(shard) for shard in healing.asked if shard in healing.failed):
+        answer = healing.failed[other.shard]
+        log.log(
+            answer.level,
+            "shard not usable for healing bucket=%s object=%s blocks=%s cause=%r",
+            *(places.url(other.slot), other.object_name, numbers(healing.wanted), answer.cause),
+        )
+
+
+def report_second(healing: Healing, before: dict[int, Answer], places: Places) -> None:
+    """Names the shards that were bad first, and sound when they were read again."""
+    for other in (healing.of(shard) for shard in before if shard not in healing.failed):
+        log.log(
+            before[other.shard].level,
+            "shard read again, and sound: spoilt on its way bucket=%s object=%s blocks=%s cause=%r",
+            *(places.url(other.slot), other.object_name, numbers(healing.wanted)),
+            before[other.shard].cause,
+        )
+
+
+def give_up(healing: Healing, places: Places) -> NotEnoughShards:
+    """The error that names segment, blocks and all that failed, logged."""
+    ask = healing.ask
+    causes = "; ".join(
+        f"{other.object_name} in {places.url(other.slot)}: {healing.failed[other.shard].cause}"
+        for other in map(healing.of, sorted(healing.failed))
+    )
+    gone = len(healing.absent) > ask.layout.code.n - ask.layout.code.k
+    kind, advice = (SegmentGone, "it was deleted, or lost") if gone else (NotEnoughShards, ADVICE)
+    error = kind(
+        f"segment {ask.segment.uuid.hex()} shard {ask.shard} blocks {numbers(healing.hopeless)}: fewer than "
+        f"{ask.layout.code.k} of {ask.layout.code.n} shards are sound there ({causes}); {advice}"
+    )
+    log.error("%s", error)
+    return error
+
+
+def numbers(blocks: Sequence[int]) -> str:
+    """The first and the last."""
+    first, last = blocks[0], blocks[-1]
+    return f"{first}" if first == last else f"{first}-{last}"
