@@ -14,6 +14,7 @@ from objfs.cli.context import home, parse_size, say
 from objfs.cli.secret import new_passphrase, read_key_file
 from objfs.errors import UsageError
 from objfs.model import Code
+from objfs.store.placement import describe
 from objfs.volume.attach import Offered
 from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import CHUNK_SIZE, Created, NewBucket, NewVolume, create_volume
@@ -24,6 +25,7 @@ from objfs.volume.mkfs import CHUNK_SIZE, Created, NewBucket, NewVolume, create_
 @click.option("--bucket", "urls", multiple=True, required=True, metavar="URL", help="A bucket; repeatable.")
 @click.option("--witness", "witnesses", multiple=True, metavar="URL", help="A bucket that only votes.")
 @click.option("--code", metavar="K+M", help="K data and M parity shards (default: one bucket may be lost).")
+@click.option("--fewer-buckets", is_flag=True, help="Go on with fewer buckets than K+M, which bear less.")
 @click.option("--chunk-size", metavar="SIZE", help="64 KiB to 16 MiB, a power of two (default: 1 MiB).")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="The passphrase is in this file.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="The volume opens with this key file.")
@@ -32,6 +34,7 @@ def mkfs(
     urls: tuple[str, ...],
     witnesses: tuple[str, ...],
     code: str | None,
+    fewer_buckets: bool,
     chunk_size: str | None,
     passphrase_file: Path | None,
     key_file: Path | None,
@@ -41,6 +44,7 @@ def mkfs(
     if volume.config_path.exists():
         volume.create()  # says that the name is taken
     wanted = parse_code(code, len(urls))
+    require_buckets(wanted, len(urls), fewer=fewer_buckets)
     size = parse_size(chunk_size) if chunk_size else CHUNK_SIZE
     secret = read_key_file(key_file) if key_file else new_passphrase(name, passphrase_file)
     new = NewVolume(secret, wanted, size, os.getuid(), os.getgid())
@@ -63,6 +67,15 @@ def parse_code(text: str | None, buckets: int) -> Code:
     if match is None:
         raise UsageError(f"--code {text}: must be K+M, for example 2+1")
     return Code(int(match[1]), int(match[2]))
+
+
+def require_buckets(code: Code, buckets: int, *, fewer: bool) -> None:
+    """Raises UsageError where a segment's shards would share buckets, unless that was asked for."""
+    if buckets < code.n and not fewer:
+        raise UsageError(
+            f"{describe(code, buckets)}; give {code.n} buckets, another --code, or --fewer-buckets "
+            "if that is meant"
+        )
 
 
 def _too_few_votes(made: Created) -> str:
