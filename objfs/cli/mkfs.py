@@ -15,6 +15,7 @@ from objfs.cli.context import home, parse_size, say
 from objfs.cli.secret import new_passphrase, read_key_file
 from objfs.errors import UsageError
 from objfs.model import Code
+from objfs.store.placement import describe
 from objfs.volume.attach import Offered
 from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import CHUNK_SIZE, Created, NewBucket, NewVolume, create_volume
@@ -33,6 +34,7 @@ from objfs.volume.table import check_domain
 )
 @click.option("--witness", "witnesses", multiple=True, metavar="URL", help="A bucket that only votes.")
 @click.option("--code", metavar="K+M", help="K data and M parity shards (default: one bucket may be lost).")
+@click.option("--fewer-buckets", is_flag=True, help="Go on with fewer buckets than K+M, which bear less.")
 @click.option("--chunk-size", metavar="SIZE", help="64 KiB to 16 MiB, a power of two (default: 1 MiB).")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="The passphrase is in this file.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="The volume opens with this key file.")
@@ -42,6 +44,7 @@ def mkfs(
     domains: tuple[str, ...],
     witnesses: tuple[str, ...],
     code: str | None,
+    fewer_buckets: bool,
     chunk_size: str | None,
     passphrase_file: Path | None,
     key_file: Path | None,
@@ -52,6 +55,7 @@ def mkfs(
         volume.create()  # says that the name is taken
     wanted = parse_code(code, len(urls))
     named = [*name_domains(urls, domains), *[""] * len(witnesses)]
+    require_buckets(wanted, len(urls), fewer=fewer_buckets)
     size = parse_size(chunk_size) if chunk_size else CHUNK_SIZE
     secret = read_key_file(key_file) if key_file else new_passphrase(name, passphrase_file)
     new = NewVolume(secret, wanted, size, os.getuid(), os.getgid())
@@ -84,6 +88,15 @@ def name_domains(urls: Sequence[str], domains: Sequence[str]) -> list[str]:
             "or none"
         )
     return [check_domain(domain) for domain in domains] or [""] * len(urls)
+
+
+def require_buckets(code: Code, buckets: int, *, fewer: bool) -> None:
+    """Raises UsageError where a segment's shards would share buckets, unless that was asked for."""
+    if buckets < code.n and not fewer:
+        raise UsageError(
+            f"{describe(code, buckets)}; give {code.n} buckets, another --code, or --fewer-buckets "
+            "if that is meant"
+        )
 
 
 def _too_few_votes(made: Created) -> str:

@@ -66,6 +66,16 @@ def test_the_default_code_bears_one_loss() -> None:
         parse_code("two", 3)
 
 
+def test_fewer_buckets_than_shards_only_where_they_are_meant(station: Station, places: list[Path]) -> None:
+    """I3: two shards in one bucket bear less than the code says, and nobody should learn that from a loss."""
+    words = [word for url in urls(places[:2]) for word in ("--bucket", url)]
+    said = station.run("mkfs", VOLUME, *words, "--code", "2+1", code=2).stderr
+    assert "2+1 over 2 buckets bears the loss of no bucket" in said
+    assert "--fewer-buckets" in said
+    said = station.run("mkfs", VOLUME, *words, "--code", "2+1", "--fewer-buckets").stderr
+    assert "2+1 over 2 buckets bears the loss of no bucket" in said
+
+
 def test_a_key_slot_comes_and_goes(station: Station, places: list[Path], tmp_path: Path) -> None:
     station.mkfs(VOLUME, urls(places))
     (tmp_path / "key").write_bytes(os.urandom(32))
