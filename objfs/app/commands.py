@@ -13,8 +13,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from objfs.app.control import Command, Report
+from objfs.app.cost import cost_of
 from objfs.app.engine import Engine
 from objfs.app.fsck import fsck_running
+from objfs.app.gc import Wish, collect
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
 from objfs.app.snapshots import SnapshotCommands
@@ -42,6 +44,8 @@ class Commands:
             "remount": self.remount,
             "info": self.info,
             "fsck": self.fsck,
+            "gc": self.gc,
+            "cost": self.cost,
             "log-level": self.log_level,
             **SnapshotCommands(self._engine).table(),
         }
@@ -103,6 +107,15 @@ class Commands:
         notes = [""]
         async with self._telling(report, lambda: {"note": notes[-1]}):
             return await fsck_running(self._engine, data=request.get("data") is True, note=notes.append)
+
+    async def gc(self, request: Message, report: Report) -> Message:
+        notes = [""]
+        wish = Wish(*(request.get(name) is True for name in ("run", "old_keys", "delete")))
+        async with self._telling(report, lambda: {"note": notes[-1]}):
+            return await collect(self._engine, wish, notes.append)
+
+    async def cost(self, _request: Message, _report: Report) -> Message:
+        return await cost_of(self._engine)
 
     async def log_level(self, request: Message, _report: Report) -> Message:
         level = logging.getLevelNamesMapping().get(text(request, "level").upper())

@@ -23,13 +23,17 @@ def make_compactor(
     around = Surroundings(
         volume.meta, volume.store, reaper, volume.gate, clock, busy(cache), lambda: away(volume)
     )
-    terms = Terms(
+    return Compactor(around, terms_of(volume, settings))
+
+
+def terms_of(volume: OpenVolume, settings: VolumeSettings) -> Terms:
+    """By which rules this volume's segments are rewritten."""
+    return Terms(
         settings.compact_below,
         volume.ring.current.key_id,
         volume.store.target_bytes,
         float(settings.compact_rate),
     )
-    return Compactor(around, terms)
 
 
 def busy(cache: ChunkCache) -> Callable[[], bool]:

@@ -89,6 +89,7 @@ class Engine:
         self.outcome = ""
         self.clean = False
         self.clock = clock
+        self.opened_at = clock.monotonic()
         self._volume_clock = VolumeClock(clock, volume.moment.manifest.wall_ns)
         self._log_sync = GroupSync(volume.meta.sync_log, volume.gate, lambda: volume.meta.changes)
         self._footprint = Footprint(volume.home, volume.meta, settings.cache_size)

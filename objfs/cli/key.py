@@ -10,11 +10,13 @@ from pathlib import Path
 import click
 
 from objfs.app.clock import SystemClock
+from objfs.app.gc import Wish, gc
 from objfs.app.places import OpenVolume, with_volume
-from objfs.cli.context import home, json_option, say, show_json, show_table, table
+from objfs.cli.context import home, json_option, notes, say, show_json, show_table, table
 from objfs.cli.secret import SecretFiles, new_passphrase, read_key_file, read_secret, secret_options
 from objfs.codec.keys import Slot, new_recovery_key
 from objfs.errors import HeldElsewhere, UsageError
+from objfs.volume.fields import Fields
 from objfs.volume.header import Secret
 from objfs.volume.keys import add_slot, list_slots, remove_slot
 from objfs.volume.local import VolumeHome
@@ -149,6 +151,7 @@ def remove_key(
     help="The printed recovery key.",
 )
 @click.option("--drop-slots", is_flag=True, help="Leave out the slots whose secret is not given.")
+@click.option("--rewrite", is_flag=True, help="Then rewrite all content that is sealed under older keys.")
 @secret_options
 def rotate_key(
     name: str,
@@ -156,6 +159,7 @@ def rotate_key(
     key_files: tuple[Path, ...],
     recoveries: tuple[Path, ...],
     drop_slots: bool,
+    rewrite: bool,
     passphrase_file: Path | None,
     key_file: Path | None,
     recovery_key_file: Path | None,
@@ -178,6 +182,19 @@ def rotate_key(
 
     with _unmounted(volume):
         _tell_rotated(name, with_volume(volume, given[0], job))
+    if rewrite:
+        _rewrite(volume, given[0])
+
+
+def _rewrite(volume: VolumeHome, secret: Secret) -> None:
+    """All content under the new key; what it was read from goes as all garbage does."""
+    report = Fields(gc(volume, Wish(run=True, old_keys=True), lambda: secret, notes()), "gc")
+    left, done = report.object("old_keys").integer("segments"), report.object("done")
+    say(f"{done.integer('emptied')} segments are rewritten; what they were goes after the grace")
+    if left:
+        say(
+            f"{left} segments are still under older keys; go on with: objfs gc {volume.name} --run --old-keys"
+        )
 
 
 @contextmanager

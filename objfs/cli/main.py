@@ -17,9 +17,11 @@ from objfs.cli.attach import attach
 from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
 from objfs.cli.context import say
+from objfs.cli.cost import cost
 from objfs.cli.export import export, import_archive
 from objfs.cli.flush import flush
 from objfs.cli.fsck import fsck
+from objfs.cli.gc import gc
 from objfs.cli.info import info
 from objfs.cli.key import key
 from objfs.cli.log import log
@@ -61,6 +63,8 @@ _COMMANDS = (
     snapshot,
     usage,
     fsck,
+    gc,
+    cost,
     recover,
     restore,
     export,

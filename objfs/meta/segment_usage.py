@@ -53,6 +53,15 @@ class UsageView(TableView):
             if row.segment is not None
         ]
 
+    def sound_segments(self, batch: int = 512) -> list[Segment]:
+        """Every segment whose row is of a possible form."""
+        found: list[Segment] = []
+        after = 0
+        while rows := self.segments(after, batch):
+            found += [row.segment for row in rows if row.segment is not None]
+            after = rows[-1].number
+        return found
+
     def uuids(self) -> set[bytes]:
         """Of every row, sound or not."""
         return {bytes(row[0]) for row in self._all("SELECT uuid FROM segment")}

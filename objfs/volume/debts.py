@@ -75,12 +75,10 @@ class Debts:
                 log.warning("object left to gc slot=%d object=%s: too much is owed", slot, name)
         await self._save()
 
-    def count(self) -> dict[Slot, int]:
-        """How many objects each bucket still has to lose."""
-        return {slot: len(names) for slot, names in self._owed.items()}
-
-    def owes(self, slot: Slot, name: str) -> bool:
-        return name in self._owed.get(slot, ())
+    @property
+    def owed(self) -> Mapping[Slot, Collection[str]]:
+        """The names by bucket, always as they stand."""
+        return self._owed
 
     @property
     def due(self) -> list[Slot]:
@@ -119,7 +117,7 @@ class Debts:
 
         if due := self.due:
             await lease.check()
-            before = self.count()
+            before = {slot: len(self._owed[slot]) for slot in due}
             answers = await buckets.each(one, slots=due)
             self._note(before, answers.errors, buckets)
             await self._save()

@@ -154,7 +154,7 @@ class Reaper:
 
     async def round(self) -> Reaped:
         """Deletes what may go, and what is owed.  Raises LeaseLost, NoQuorum, ReadOnly."""
-        await self._learn()
+        await self.learn()
         await self._search_when_due()
         pinned = self._pinned_last = await self._pinned()
         kept = [self._known[sequence] for sequence in sorted(self._known)]
@@ -197,7 +197,7 @@ class Reaper:
     def statistics(self) -> ReaperStatistics:
         return ReaperStatistics(len(self._known), len(self._rows), self._total)
 
-    async def _learn(self) -> None:
+    async def learn(self) -> None:
         """Completes what is known of the manifests in the buckets."""
         if not self._known:
             self._known, self.unread = await read_all(self._buckets, self._ring)
@@ -240,11 +240,12 @@ class Reaper:
         if not ripe:
             return 0
         await self._lease.check()
+        ripe &= self._condemned.keys()  # another round may have gone on meanwhile
         segments = {number: segment for number, segment, _ in self._table.condemned()}
         await self.debts.owe(
             place for uuid in sorted(ripe) for place in shards_of(segments[self._rows[uuid]])
         )
-        ripe &= self._condemned.keys()  # another round may have gone on meanwhile
+        ripe &= self._condemned.keys()
         gone = self._table.drop_segments([self._rows[uuid] for uuid in sorted(ripe)])
         for uuid in ripe:
             del self._rows[uuid], self._condemned[uuid]
