@@ -17,9 +17,11 @@ from objfs.app.engine import Engine
 from objfs.app.fsck import fsck_running
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
+from objfs.app.rehouse import Rehouser, Wish
 from objfs.app.wire import Message, text
 from objfs.errors import MountError, UsageError
 from objfs.model import Ino
+from objfs.volume.fields import Fields
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Commands:
     def __init__(self, life: Life, engine: Engine) -> None:
         self._life = life
         self._engine = engine
+        self._rehouser = Rehouser(engine)
 
     def table(self) -> Mapping[str, Command]:
         return {
@@ -42,6 +45,7 @@ class Commands:
             "remount": self.remount,
             "info": self.info,
             "fsck": self.fsck,
+            "bucket": self.bucket,
             "log-level": self.log_level,
         }
 
@@ -101,6 +105,11 @@ class Commands:
         notes = [""]
         async with self._telling(report, lambda: {"note": notes[-1]}):
             return await fsck_running(self._engine, data=request.get("data") is True, note=notes.append)
+
+    async def bucket(self, request: Message, report: Report) -> Message:
+        wish = Wish.from_json(Fields(dict(request), "request"))
+        async with self._telling(report, self._rehouser.progress):
+            return await self._rehouser.change(wish)
 
     async def log_level(self, request: Message, _report: Report) -> Message:
         level = logging.getLevelNamesMapping().get(text(request, "level").upper())

@@ -40,6 +40,7 @@ from objfs.volume.readers import PinHolder, new_pin
 from objfs.volume.reaper import Reaper, Retention
 from objfs.volume.settings import VolumeSettings
 from objfs.volume.spread import refresh_headers
+from objfs.volume.strays import StrayReaper
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,6 @@ class Engine:
     ) -> None:
         self.volume = volume
         self.settings = settings
-        self.header: VolumeHeader = volume.header
         self.gate: WriteGate = volume.gate
         self.table = volume.meta
         self.opened_buckets = opened_buckets
@@ -109,6 +109,11 @@ class Engine:
         self.operations = Operations(self.fs, writeback=options.writeback, acl=options.acl)
         self._upkeep = self._make_upkeep()
         self._mutations.on_many = self._upkeep.look
+
+    @property
+    def header(self) -> VolumeHeader:
+        """As it is now: its table of buckets may change."""
+        return self.volume.header
 
     # --- wiring ------------------------------------------------------------------------
 
@@ -143,6 +148,9 @@ class Engine:
             volume.lease,
             self._volume_clock,
             retention,
+            StrayReaper(
+                volume.store, volume.meta.strays, volume.lease, self._volume_clock, retention.grace_s
+            ),
         )
         reaper.resume(volume.moment.manifest)
         return reaper

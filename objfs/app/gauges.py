@@ -23,7 +23,14 @@ def _bucket(engine: Engine, entry: BucketEntry) -> BucketStatus:
     slot, uuid = entry.slot, entry.uuid.hex()
     if place is None:
         return BucketStatus(
-            slot, uuid, "no URL on this machine", entry.voter, "absent", entry.shards, domain=entry.domain
+            slot,
+            uuid,
+            "no URL on this machine",
+            entry.voter,
+            "absent",
+            entry.shards,
+            domain=entry.domain,
+            leaving=entry.leaving,
         )
     state, error = _health(engine, slot)
     seen = place.metrics.snapshot()

@@ -16,6 +16,7 @@ import objfs
 from objfs.cli.attach import attach
 from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
+from objfs.cli.bucket_change import CHANGES
 from objfs.cli.context import say
 from objfs.cli.flush import flush
 from objfs.cli.fsck import fsck
@@ -68,6 +69,8 @@ _COMMANDS = (
 
 for _command in _COMMANDS:
     cli.add_command(_command)
+for _change in CHANGES:
+    bucket.add_command(_change)
 
 
 def main() -> None:

@@ -158,6 +158,12 @@ def _loop(loop: Fields) -> str:
     return f"longest block {longest * 1000:.0f} ms{culprit}, {over} over 50 ms"
 
 
+def _role(bucket: Fields) -> str:
+    if bucket.flag("leaving"):
+        return ", being emptied: repeat the command that does it, where none runs"
+    return "" if bucket.flag("shards") else ", a witness without data"
+
+
 def _buckets(status: Fields) -> list[str]:
     lines = [""]
     for bucket in status.objects("buckets", 256):
@@ -166,7 +172,7 @@ def _buckets(status: Fields) -> list[str]:
         lines.append(
             f"bucket {bucket.integer('slot')}     {bucket.text('url', 8192)}: {bucket.text('health')}"
             + (f", domain {bucket.text('domain')}" if bucket.text("domain") else "")
-            + ("" if bucket.flag("shards") else ", a witness without data")
+            + _role(bucket)
         )
         lines.append(
             f"             {total} requests, {size(bucket.integer('bytes_out'))} written, "

@@ -24,6 +24,7 @@ from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
 from objfs.meta.segments import Segments
 from objfs.meta.snapshots import Snapshots
+from objfs.meta.strays import Strays
 from objfs.meta.wal import PageLog
 from objfs.meta.xattrs import Xattrs
 from objfs.model import (
@@ -80,6 +81,7 @@ class MetaDatabase:
         self._dirty = Dirty(database, self._inodes, boot_id)
         self._segments = Segments(database)
         self._snapshots = Snapshots(database)
+        self.strays = Strays(database, self._segments)
         self.log = PageLog(database)
 
     @classmethod

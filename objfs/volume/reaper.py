@@ -27,6 +27,7 @@ from objfs.volume.ports import BlobStore, SegmentTable
 from objfs.volume.published import choose, list_sequences, read_at
 from objfs.volume.quorum import BucketSet
 from objfs.volume.readers import PinObserver
+from objfs.volume.strays import StrayReaper
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Reaper:
         lease: Lease,
         clock: Clock,
         retention: Retention,
+        strays: StrayReaper | None = None,
     ) -> None:
         self._store = store
         self._table = table
@@ -102,6 +104,7 @@ class Reaper:
         self._total = Reaped()
         self._rows: dict[bytes, SegmentNo] = {}
         self._condemned: dict[bytes, Condemned] = {}
+        self._strays = strays
 
     # --- condemning ------------------------------------------------------------------------
 
@@ -113,6 +116,8 @@ class Reaper:
     def condemn(self, sequence: int, wall_ns: int) -> tuple[Condemned, ...]:
         """What the manifest of a cut condemns; called at the cut, on the loop.  Rows condemned by now are so
         in the image of that cut, and no chunk will ever refer to them again."""
+        if self._strays is not None:
+            self._strays.at_cut(sequence)
         for uuid in self._rows:
             self._condemned.setdefault(uuid, Condemned(uuid, sequence, wall_ns))
         return tuple(self._condemned.values())
@@ -153,7 +158,10 @@ class Reaper:
         remaining = [manifest for manifest in kept if manifest.sequence in self._known]
         manifests = await self._delete_manifests(old)
         blobs = await self._delete_blobs(old, remaining)
-        segments = await self._delete_condemned(pinned.union(item.sequence for item in remaining))
+        needed = pinned.union(item.sequence for item in remaining)
+        segments = await self._delete_condemned(needed)
+        if self._strays is not None:
+            await self._strays.round(min(needed, default=0))
         total = self._total
         self._total = Reaped(total.manifests + manifests, total.blobs + blobs, total.segments + segments)
         return Reaped(manifests, blobs, segments)
