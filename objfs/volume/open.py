@@ -230,9 +230,9 @@ class _Opening:
         lease = await self._take_lease()
         try:
             if lease is not None:
+                await spread_header(self._buckets, self._ring, self._header, found)
                 # The table of buckets may have changed since it was read: then others decide who writes.
                 await refuse_changed(self._buckets, self._ring, self._header.generation + 1)
-                await spread_header(self._buckets, self._ring, self._header, found)
             verdict, moment, replica, meta, carried = await self._renewing(lease)
             if lease is not None and self._unknown:
                 await lease.release(settled=_left_settled(lease))

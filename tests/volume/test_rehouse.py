@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from objfs.errors import ForeignBucket, NotEnoughShards, UsageError, VolumeExists
+from objfs.backends.base import Bucket
+from objfs.backends.wrappers.wrapper import Wrapper
+from objfs.errors import ForeignBucket, NoQuorum, NotEnoughShards, UsageError, VolumeExists
 from objfs.model import Code, Slot
+from objfs.store import layout
+from objfs.volume import header as headers
 from objfs.volume.open import OpenOptions
 from tests.volume.houses import Fuse, House, Killed, settle
 from tests.volume.rigs import Cloud, running
@@ -167,6 +172,36 @@ async def test_labels_come_into_the_table_and_shards_follow(tmp_path: Path) -> N
         await rig.leave()
     assert await house.shown("b0", "b1") == house.tree
     assert await house.shown("b2", "b3") == house.tree
+
+
+class Meddling(Wrapper):
+    """At the claim of the lease the header changes behind the claimant's back, here and in the other buckets."""
+
+    def __init__(self, inner: Bucket, cloud: Cloud, newer: bytes) -> None:
+        super().__init__(inner)
+        self._cloud = cloud
+        self._newer = newer
+
+    async def put_if_absent(self, key: str, data: bytes) -> None:
+        if key.startswith(layout.LEASE_PREFIX):
+            for name in self._cloud.names:
+                await self._cloud.memory.open(name).put(layout.HEADER, self._newer)
+        await self.inner.put_if_absent(key, data)
+
+
+async def test_a_table_that_changed_before_the_claim_is_noticed_after_it(tmp_path: Path) -> None:
+    """I5: else two machines could each hold the lease at a majority of another table."""
+    house = await House.build(tmp_path, files=1)
+    async with house.mounted() as rig:
+        header = replace(rig.volume.header, generation=rig.volume.header.generation + 1)
+        newer = headers.encode(header, rig.volume.ring)
+        await rig.leave()
+    found = house.cloud.buckets(house.home)
+    with pytest.raises(NoQuorum, match="was changed by somebody else"):
+        await house.cloud.open_with(
+            house.home, {uuid: Meddling(bucket, house.cloud, newer) for uuid, bucket in found.items()}
+        )
+    await (await house.cloud.open(house.home)).close(clean=True, settled=True)
 
 
 # --- killed --------------------------------------------------------------------------------
