@@ -282,6 +282,16 @@ class Segment:
         return len(self.missing) == self.code.n
 
 
+class Stray(NamedTuple):
+    """A copy of a shard that no row names any more, because the shard was moved; ``since_ns`` is wall
+    time."""
+
+    uuid: bytes
+    shard: int
+    slot: Slot
+    since_ns: int
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A chunk version that reached its segment: what turns DIRTY into STORED."""

@@ -31,9 +31,10 @@ def documented() -> Iterator[tuple[str, set[str]]]:
 
 
 def created() -> dict[str, set[str]]:
-    """What ``schema`` creates."""
+    """What ``schema`` creates, at once or when it is needed."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         schema.create(connection)
+        connection.execute(schema.STRAY)
         tables = [
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         ]

@@ -19,9 +19,12 @@ from objfs.app.fsck import fsck_running
 from objfs.app.gc import Wish, collect
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
+from objfs.app.rehouse import Rehouser
+from objfs.app.rehouse import Wish as Move
 from objfs.app.snapshots import SnapshotCommands
 from objfs.app.wire import Message, text
 from objfs.errors import MountError, UsageError
+from objfs.volume.fields import Fields
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ class Commands:
     def __init__(self, life: Life, engine: Engine) -> None:
         self._life = life
         self._engine = engine
+        self._rehouser = Rehouser(engine)
 
     def table(self) -> Mapping[str, Command]:
         return {
@@ -46,6 +50,7 @@ class Commands:
             "fsck": self.fsck,
             "gc": self.gc,
             "cost": self.cost,
+            "bucket": self.bucket,
             "log-level": self.log_level,
             **SnapshotCommands(self._engine).table(),
         }
@@ -116,6 +121,11 @@ class Commands:
 
     async def cost(self, _request: Message, _report: Report) -> Message:
         return await cost_of(self._engine)
+
+    async def bucket(self, request: Message, report: Report) -> Message:
+        wish = Move.from_json(Fields(dict(request), "request"))
+        async with self._telling(report, self._rehouser.progress):
+            return await self._rehouser.change(wish)
 
     async def log_level(self, request: Message, _report: Report) -> Message:
         level = logging.getLevelNamesMapping().get(text(request, "level").upper())

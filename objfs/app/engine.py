@@ -48,6 +48,7 @@ from objfs.volume.reaper import Reaper, Retention
 from objfs.volume.settings import VolumeSettings
 from objfs.volume.snapshots import SnapshotKeeper
 from objfs.volume.spread import refresh_headers
+from objfs.volume.strays import StrayReaper
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,6 @@ class Engine:
     ) -> None:
         self.volume = volume
         self.settings = settings
-        self.header: VolumeHeader = volume.header
         self.gate: WriteGate = volume.gate
         self.table = volume.meta
         self.opened_buckets = opened_buckets
@@ -124,6 +124,11 @@ class Engine:
         self._upkeep = self._make_upkeep()
         self._mutations.on_many = self._upkeep.look
 
+    @property
+    def header(self) -> VolumeHeader:
+        """As it is now: its table of buckets may change."""
+        return self.volume.header
+
     # --- wiring ------------------------------------------------------------------------
 
     def _make_cache(self) -> ChunkCache:
@@ -157,6 +162,9 @@ class Engine:
             self._volume_clock,
             retention,
             Debts(volume.home, self._volume_clock),
+            StrayReaper(
+                volume.store, volume.meta.strays, volume.lease, self._volume_clock, retention.grace_s
+            ),
         )
         reaper.resume(volume.moment.manifest)
         return reaper

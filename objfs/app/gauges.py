@@ -25,7 +25,14 @@ def _bucket(engine: Engine, entry: BucketEntry) -> BucketStatus:
     slot, uuid = entry.slot, entry.uuid.hex()
     if place is None:
         return BucketStatus(
-            slot, uuid, "no URL on this machine", entry.voter, "absent", entry.shards, domain=entry.domain
+            slot,
+            uuid,
+            "no URL on this machine",
+            entry.voter,
+            "absent",
+            entry.shards,
+            domain=entry.domain,
+            leaving=entry.leaving,
         )
     state, error = _health(engine, slot)
     seen, pace = place.metrics.snapshot(), engine.volume.store.pace

@@ -49,6 +49,7 @@ class Promises:
 
     async def look(self) -> None:
         """All buckets that were not seen yet, one after the other."""
+        self._unseen &= self._buckets.buckets.keys()  # those that left the volume are none of ours
         for slot in sorted(self._unseen):
             try:
                 self._said[slot] = tuple(await self._look(slot, self._buckets.buckets[slot]))

@@ -16,6 +16,7 @@ import objfs
 from objfs.cli.attach import attach
 from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
+from objfs.cli.bucket_change import CHANGES
 from objfs.cli.context import say
 from objfs.cli.cost import cost
 from objfs.cli.export import export, import_archive
@@ -81,6 +82,8 @@ _COMMANDS = (
 
 for _command in _COMMANDS:
     cli.add_command(_command)
+for _change in CHANGES:
+    bucket.add_command(_change)
 
 
 def main() -> None:

@@ -194,6 +194,12 @@ def _loop(loop: Fields) -> str:
     return f"longest block {longest * 1000:.0f} ms{culprit}, {over} over 50 ms"
 
 
+def _role(bucket: Fields) -> str:
+    if bucket.flag("leaving"):
+        return ", being emptied: repeat the command that does it, where none runs"
+    return "" if bucket.flag("shards") else ", a witness without data"
+
+
 def _buckets(status: Fields) -> list[str]:
     lines = [""]
     for bucket in status.objects("buckets", 256):
@@ -203,7 +209,7 @@ def _buckets(status: Fields) -> list[str]:
             f"bucket {bucket.integer('slot')}     {bucket.text('url', 8192)}: {bucket.text('health')}"
             + (f", domain {bucket.text('domain')}" if bucket.text("domain") else "")
             + (", slow: reads go around it" if bucket.flag("slow") else "")
-            + ("" if bucket.flag("shards") else ", a witness without data")
+            + _role(bucket)
         )
         lines.append(
             f"             {total} requests, {size(bucket.integer('bytes_out'))} written, "

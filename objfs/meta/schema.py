@@ -176,6 +176,19 @@ END;
 """
 
 
+STRAY = """
+-- Copies of shards that were moved elsewhere and that older moments may still name.  No part of a new table:
+-- the first move of a shard makes it, and a program that does not know it leaves the copies where they are.
+CREATE TABLE stray (
+    uuid     BLOB    NOT NULL,      -- of the segment
+    shard    INTEGER NOT NULL,
+    slot     INTEGER NOT NULL,      -- the bucket that it was moved away from
+    since_ns INTEGER NOT NULL,      -- wall time of the move
+    PRIMARY KEY (uuid, shard, slot)
+) WITHOUT ROWID
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Versioned:
     """A table whose older rows a snapshot must keep: columns as (name, declaration), key first."""

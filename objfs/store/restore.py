@@ -94,9 +94,7 @@ class Restorer:
         Raises NotEnoughShards, ReadOnly (gate closed).
         """
         self._gate.check()
-        layout = found.layout
-        blocks = await self._fetcher.fetch(ring, whole(found.segment, layout))
-        objects = await self._workers.read(layout.length, lambda: _encode(ring, layout, blocks))
+        objects = await self.objects(ring, found)
 
         async def put(shard: int) -> bool:
             return await self._put(found.segment, shard, objects[shard])
@@ -104,6 +102,12 @@ class Restorer:
         ordered = sorted(shards)
         done = await gather(put, ordered)
         return {shard for shard, there in zip(ordered, done, strict=True) if there}
+
+    async def objects(self, ring: KeyRing, found: Found) -> list[bytes]:
+        """All objects of a segment, from its sound shards.  Raises NotEnoughShards."""
+        layout = found.layout
+        blocks = await self._fetcher.fetch(ring, whole(found.segment, layout))
+        return await self._workers.read(layout.length, lambda: _encode(ring, layout, blocks))
 
     async def _put(self, segment: Segment, shard: int, data: bytes) -> bool:
         slot, name = segment.placement[shard], shard_name(segment.uuid, shard)

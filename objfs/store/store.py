@@ -45,6 +45,7 @@ from objfs.store.pace import PaceBoard, PaceSettings
 from objfs.store.placement import Domains, describe, place, tolerance
 from objfs.store.places import Places
 from objfs.store.ranges import Piece, Run, Span, pieces, runs
+from objfs.store.relocate import Copied, Relocator
 from objfs.store.restore import Restorer
 from objfs.store.scan import Found, Listed, find_segment, recognize
 from objfs.store.sealing import Sealed, seal_segment
@@ -104,6 +105,7 @@ class SegmentStore:
         asker = Asker(*parts, self._workers, chosen.ask, self.pace)
         self._fetcher = Fetcher(asker, *parts, self._workers, self.pace, Budget(chosen.hedge))
         self._restorer = Restorer(self._fetcher, *parts, self._gate, self._workers)
+        self._relocator = Relocator(self._restorer, self._places, self.health, self._gate, self._workers)
 
     # --- the volume changes ----------------------------------------------------------------
 
@@ -179,12 +181,16 @@ class SegmentStore:
         return {slot for slot, gone in zip(segment.placement, done, strict=True) if not gone}
 
     async def _delete_one(self, segment: Segment, shard: int) -> bool:
-        slot = segment.placement[shard]
+        return await self.delete_copy(segment.uuid, shard, segment.placement[shard])
+
+    async def delete_copy(self, uuid: bytes, shard: int, slot: Slot) -> bool:
+        """Deletes one shard in one bucket; False where that cannot be done now.  The caller says that nothing
+        needs it."""
         bucket = self._places.bucket(slot)
         if bucket is None or not self._gate.open or not self.health.admit(slot):
             return False
         try:
-            await bucket.delete(shard_name(segment.uuid, shard))
+            await bucket.delete(shard_name(uuid, shard))
         except BucketError as error:
             self.health.failed(slot, error)
             return False
@@ -261,6 +267,12 @@ class SegmentStore:
     async def heal(self, segment: Segment, shards: Collection[int], left: Collection[Slot] = ()) -> Segment:
         """The segment as it is after its shards were put again; see ``Restorer.heal``."""
         return await self._restorer.heal(self._ring, segment, shards, left)
+
+    # --- moving ----------------------------------------------------------------------------
+
+    async def copy_shard(self, segment: Segment, shard: int, target: Slot) -> Copied:
+        """Puts a shard into another bucket as well, verified; see ``Relocator.copy``."""
+        return await self._relocator.copy(self._ring, segment, shard, target)
 
     # --- for people ------------------------------------------------------------------------
 

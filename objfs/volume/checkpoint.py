@@ -21,14 +21,15 @@ The steps, and what a crash after each leaves behind:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 
 import trio
 
 from objfs.codec.keys import KeyRing
 from objfs.errors import Corrupt, LeaseLost, ObjfsError, ReadOnly
-from objfs.model import DOING, Clock, WriteGate
+from objfs.model import DOING, Clock, Segment, WriteGate
 from objfs.volume import manifest as manifests
 from objfs.volume.lease import Lease
 from objfs.volume.local import VolumeHome
@@ -57,6 +58,12 @@ class Moment:
     manifest: Manifest
     mark: Mark
     stack: Stack
+
+    @property
+    def restacked(self) -> bool:
+        """Whether the manifest names other places of blobs than the next one will."""
+        deltas = tuple(delta for delta, _ in self.stack.deltas)
+        return self.stack.base != self.manifest.base or deltas != self.manifest.deltas
 
     @classmethod
     def of(cls, published: Published, stack: Stack) -> Moment:
@@ -216,6 +223,7 @@ class Checkpointer:
             self._moment is None
             or self._attempt is not None
             or bool(self._carried)
+            or self._moment.restacked
             or self._parts.pages.pending > 0
             or self._parts.cache.statistics().dirty_chunks > 0
         )
@@ -233,6 +241,26 @@ class Checkpointer:
     @property
     def _sequence(self) -> int:
         return self._moment.manifest.sequence if self._moment is not None else 0
+
+    # --- what others change between two of them --------------------------------------------
+
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """No checkpoint is made inside: whoever waits for one waits for the end of the block too."""
+        while self._running is not None:
+            await self._running.wait()
+        self._running = trio.Event()
+        try:
+            yield
+        finally:
+            self._running.set()
+            self._running = None
+
+    def restack(self, moved: Mapping[bytes, Segment]) -> None:
+        """Blobs of the newest moment lie elsewhere (by uuid), for the manifests from the next one on.  Inside
+        ``quiet``, and while ``settled``."""
+        assert self._moment is not None
+        self._moment = replace(self._moment, stack=self._moment.stack.moved(moved))
 
     # --- making one ------------------------------------------------------------------------
 

@@ -89,6 +89,13 @@ class VolumeHeader:
     created_ns: int
     tolerance: int
     defaults: Mapping[str, JSON] = field(default_factory=dict)
+    next_slot: int = 0
+    """Slots below are never given to a new bucket; 0: nor are those up to the table's highest."""
+
+    @property
+    def free_slot(self) -> int:
+        """The lowest slot that no bucket ever had."""
+        return max(self.next_slot, *(entry.slot + 1 for entry in self.buckets))
 
 
 def encode(header: VolumeHeader, ring: KeyRing) -> bytes:
@@ -107,7 +114,10 @@ def encode(header: VolumeHeader, ring: KeyRing) -> bytes:
 
 
 def _body_json(header: VolumeHeader) -> dict[str, JSON]:
-    return {
+    """``next_slot`` is left out where the table itself says it, as before there was one."""
+    said = max(entry.slot for entry in header.buckets) + 1
+    more: dict[str, JSON] = {"next_slot": header.next_slot} if header.next_slot > said else {}
+    return more | {
         "chunk_size": header.chunk_size,
         "code": [header.code.k, header.code.m],
         "buckets": [entry.to_json() for entry in header.buckets],
@@ -185,6 +195,7 @@ def decode(clear: ClearHeader, ring: KeyRing) -> VolumeHeader:
         created_ns=fields.integer("created_ns"),
         tolerance=fields.integer("tolerance", 0, 255),
         defaults=fields.raw("defaults"),
+        next_slot=fields.integer("next_slot", 0, BUCKETS_MAX) if fields.has("next_slot") else 0,
     )
 
 

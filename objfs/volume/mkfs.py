@@ -110,7 +110,7 @@ async def create_volume(
         raise VolumeExists(f"{home.path} holds the remains of a volume; move it away first")
     try:
         probes = await _probe_all(buckets)
-        await _refuse_taken(buckets)
+        await refuse_taken([item.bucket for item in buckets])
     except BaseException:
         _remove_directory(home)
         raise
@@ -160,14 +160,14 @@ async def _probe_all(buckets: Sequence[NewBucket]) -> tuple[ProbeReport, ...]:
     return tuple(reports[number] for number in range(len(buckets)))
 
 
-async def _refuse_taken(buckets: Sequence[NewBucket]) -> None:
+async def refuse_taken(buckets: Sequence[Bucket]) -> None:
     """Raises VolumeExists where anything of a volume lies below a prefix."""
-    for item in buckets:
+    for bucket in buckets:
         for prefix in (layout.HEADER, layout.LABEL, layout.LEASE_PREFIX, layout.MANIFEST_PREFIX):
-            found = await item.bucket.list(prefix)
+            found = await bucket.list(prefix)
             if found:
                 raise VolumeExists(
-                    f"{item.bucket.url} holds {found[0].key}: a volume is there; use objfs attach, "
+                    f"{bucket.url} holds {found[0].key}: a volume is there; use objfs attach, "
                     "or another prefix"
                 )
 

@@ -55,7 +55,7 @@ from objfs.volume.published import Published, adopt, fence, read_newest
 from objfs.volume.quorum import BucketSet
 from objfs.volume.recover import audited, catch_up, rebuild_table, replay
 from objfs.volume.shipping import Stack, read_stack
-from objfs.volume.spread import spread_header
+from objfs.volume.spread import refuse_changed, spread_header
 from objfs.volume.table import data_slots, domains_of
 
 log = logging.getLogger(__name__)
@@ -241,6 +241,8 @@ class _Opening:
         try:
             if lease is not None:
                 await spread_header(self._buckets, self._ring, self._header, found)
+                # The table of buckets may have changed since it was read: then others decide who writes.
+                await refuse_changed(self._buckets, self._ring, self._header.generation + 1)
             verdict, moment, replica, meta, carried = await self._renewing(lease)
             if lease is not None and self._unknown:
                 await lease.release(settled=_left_settled(lease))

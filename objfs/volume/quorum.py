@@ -63,9 +63,24 @@ class BucketSet:
         self.slots = tuple(entry.slot for entry in self.entries)
         self.quorum = len(self.voters) // 2 + 1
         self.publish_quorum = (len(self.voters) + 1) // 2
+        self._lowered: int | None = None
+
+    def become(self, entries: Sequence[BucketEntry], buckets: Mapping[Slot, Bucket]) -> None:
+        """Another table and its buckets from now on, for everybody who holds this object.  What a person
+        forced stays forced."""
+        lowered = self._lowered
+        BucketSet.__init__(self, entries, buckets)
+        if lowered is not None:
+            self.lower_to(lowered)
+
+    def demand_majority(self) -> None:
+        """While tables change, a manifest counts at a strict majority as well: that meets the majorities of
+        the tables before and after, as long as they differ by one voter."""
+        self.publish_quorum = self.quorum
 
     def lower_to(self, answered: int) -> None:
         """Forced: decisions count at what answers, at least one.  Only on a person's word."""
+        self._lowered = answered
         self.quorum = max(1, min(self.quorum, answered))
         self.publish_quorum = max(1, min(self.publish_quorum, answered))
 

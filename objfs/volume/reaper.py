@@ -28,6 +28,7 @@ from objfs.volume.ports import SegmentTable
 from objfs.volume.published import read_all
 from objfs.volume.quorum import BucketSet
 from objfs.volume.readers import PinObserver
+from objfs.volume.strays import StrayReaper
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Reaper:
         clock: Clock,
         retention: Retention,
         debts: Debts,
+        strays: StrayReaper | None = None,
     ) -> None:
         self.debts = debts
         self._table = table
@@ -104,6 +106,7 @@ class Reaper:
         self._total = Reaped()
         self._rows: dict[bytes, SegmentNo] = {}
         self._condemned: dict[bytes, Condemned] = {}
+        self._strays = strays
 
     # --- condemning ------------------------------------------------------------------------
 
@@ -115,6 +118,8 @@ class Reaper:
     def condemn(self, sequence: int, wall_ns: int) -> tuple[Condemned, ...]:
         """What the manifest of a cut condemns; called at the cut, on the loop.  Rows condemned by now are so
         in the image of that cut, and no chunk will ever refer to them again."""
+        if self._strays is not None:
+            self._strays.at_cut(sequence)
         for uuid in self._rows:
             self._condemned.setdefault(uuid, Condemned(uuid, sequence, wall_ns))
         return tuple(self._condemned.values())
@@ -165,7 +170,10 @@ class Reaper:
         self.debts.keep_manifests(self._known.keys())
         await self._delete_manifests(old)
         blobs = await self._delete_blobs(old, remaining)
-        segments = await self._delete_condemned(pinned.union(item.sequence for item in remaining))
+        needed = pinned.union(item.sequence for item in remaining)
+        segments = await self._delete_condemned(needed)
+        if self._strays is not None:
+            await self._strays.round(min(needed, default=0))
         await self.debts.pay(self._buckets, self._lease)
         total = self._total
         self._total = Reaped(total.manifests + len(old), total.blobs + blobs, total.segments + segments)

@@ -82,7 +82,7 @@ async def advance(store: BlobStore, before: Manifest | None, manifest: Manifest,
 
     Raises Corrupt, and what the store raises; then nobody knows what the replica holds.
     """
-    if before is not None and before.base == manifest.base:
+    if before is not None and _names(before.base) == _names(manifest.base):
         known = {delta_key(delta) for delta in before.deltas}
         for delta in manifest.deltas:
             if delta_key(delta) not in known:
@@ -93,6 +93,11 @@ async def advance(store: BlobStore, before: Manifest | None, manifest: Manifest,
         log.warning("deltas do not lead from %d to %d: replayed", before.sequence, manifest.sequence)
     await trio.to_thread.run_sync(replica.clear)
     await replay(store, manifest, replica)
+
+
+def _names(blobs: Sequence[BlobRef]) -> list[bytes]:
+    """What a blob holds is told by its name; where it lies may have changed."""
+    return [blob.segment.uuid for blob in blobs]
 
 
 def stands_for(replica: Replica, manifest: Manifest) -> bool:

@@ -7,13 +7,13 @@ bytes or blobs, and how both are read again.  Promises that packing runs in work
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import trio
 
 from objfs.errors import ObjfsError
-from objfs.model import SegmentKind
+from objfs.model import Segment, SegmentKind
 from objfs.volume import levels, pages
 from objfs.volume import patch as patches
 from objfs.volume.blobs import BlobRef
@@ -35,6 +35,15 @@ class Stack:
     base: tuple[BlobRef, ...] = ()
     base_pages: int = 0
     deltas: tuple[tuple[Delta, frozenset[int]], ...] = ()
+
+    def moved(self, segments: Mapping[bytes, Segment]) -> Stack:
+        """The same blobs where these segments (by uuid) lie now."""
+
+        def at(blobs: tuple[BlobRef, ...]) -> tuple[BlobRef, ...]:
+            return tuple(replace(one, segment=segments.get(one.segment.uuid, one.segment)) for one in blobs)
+
+        deltas = ((replace(delta, blobs=at(delta.blobs)), pages) for delta, pages in self.deltas)
+        return Stack(at(self.base), self.base_pages, tuple(deltas))
 
     @property
     def shapes(self) -> list[DeltaPages]:

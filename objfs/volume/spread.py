@@ -95,8 +95,11 @@ async def refuse_changed(buckets: BucketSet, ring: KeyRing, generation: int) -> 
     async def get(_slot: Slot, bucket: Bucket) -> bytes:
         return await _read(bucket)
 
+    def enough(answers: Answers[bytes]) -> bool:
+        return answers.count(buckets.voters) >= buckets.quorum
+
     unknown = 0
-    for slot, data in (await buckets.each(get)).values.items():
+    for slot, data in (await buckets.each(get, enough=enough)).values.items():
         clear = _parsed(data)
         if clear is None or clear.generation < generation:
             continue
@@ -106,6 +109,23 @@ async def refuse_changed(buckets: BucketSet, ring: KeyRing, generation: int) -> 
             raise NoQuorum(
                 f"the header on {buckets.name(slot)} was changed by somebody else; repeat the command"
             )
+
+
+async def newest_here(buckets: BucketSet, ring: KeyRing, known: VolumeHeader) -> VolumeHeader:
+    """The newest genuine header on the buckets that answer, or the one that is known already."""
+
+    async def get(_slot: Slot, bucket: Bucket) -> bytes:
+        return await _read(bucket)
+
+    def enough(answers: Answers[bytes]) -> bool:
+        return answers.count(buckets.voters) >= buckets.quorum
+
+    newest = known
+    for data in (await buckets.each(get, enough=enough)).values.values():
+        clear = _parsed(data)
+        if clear is not None and clear.generation > newest.generation and _genuine(clear, ring):
+            newest = headers.decode(clear, ring)
+    return newest
 
 
 async def _replace(bucket: Bucket, where: str, ring: KeyRing, generation: int, data: bytes) -> None:

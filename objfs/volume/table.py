@@ -20,7 +20,8 @@ DOMAIN_MAX = 256
 class BucketEntry:
     """A bucket in the volume's table: ``slot`` is never reused, ``domain`` names what fails together.
 
-    ``voter``: it counts in decisions.  ``shards``: it takes shards; a witness only votes.
+    ``voter``: it counts in decisions.  ``shards``: it takes shards; a witness only votes.  ``leaving``: it
+    takes none any more, and those that it has are moved to others.
     """
 
     slot: Slot
@@ -28,9 +29,12 @@ class BucketEntry:
     voter: bool = True
     domain: str = ""
     shards: bool = True
+    leaving: bool = False
 
     def to_json(self) -> dict[str, JSON]:
-        return {
+        """``leaving`` stands only where it is so."""
+        more: dict[str, JSON] = {"leaving": True} if self.leaving else {}
+        return more | {
             "slot": self.slot,
             "uuid": self.uuid.hex(),
             "voter": self.voter,
@@ -47,6 +51,7 @@ class BucketEntry:
             fields.flag("voter"),
             fields.text("domain", DOMAIN_MAX),
             fields.flag("shards"),
+            fields.has("leaving") and fields.flag("leaving"),
         )
 
 

@@ -41,6 +41,16 @@ def test_sentences(code: Code, tolerance: int, health: tuple[str, ...], sentence
 
 
 @pytest.mark.parametrize(
+    ("domains", "said"),
+    [((0, 0), ""), ((1, 3), "; any one of 3 domains"), ((0, 2), "; not that of a whole domain")],
+)
+def test_whole_domains_are_told_beside_buckets(domains: tuple[int, int], said: str) -> None:
+    sentence = judge(Code(4, 2), 2, buckets(*("healthy",) * 6), domains=domains).sentence
+    assert sentence.startswith(f"survives the loss of any two of 6 buckets{said}")
+    assert ("domain" in sentence) == bool(said)
+
+
+@pytest.mark.parametrize(
     ("tolerance", "waiting", "covered"),
     [
         (1, (1, 1), "; 1 segment waits for repair, as a bucket did not take its shard: there no loss is"),

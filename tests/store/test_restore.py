@@ -91,3 +91,41 @@ async def test_a_segment_without_a_sound_header_is_not_recognized() -> None:
         volume.damage(segment, shard, 40)
     with pytest.raises(NotEnoughShards):
         await volume.store.recognize(segment.uuid, listing(volume, segment))
+
+
+# --- moving --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", CODES, ids=str)
+@pytest.mark.parametrize("size", [10, 400_000])
+async def test_a_shard_is_copied_byte_for_byte_or_rebuilt(code: Code, size: int) -> None:
+    volume = Volume(code, code.n + 1)
+    segment, _ = await volume.store.write_segment(chunks(noise(size), noise(size, 2)))
+    target = min(volume.buckets.keys() - set(segment.placement))
+    for shard in range(segment.code.n):
+        key = key_of(segment, shard)
+        right = volume.of(segment, shard).objects[key]
+        copied = await volume.store.copy_shard(segment, shard, target)
+        assert (copied.length, copied.rebuilt) == (len(right), False)
+        assert volume.buckets[target].objects.pop(key) == right
+        volume.damage(segment, shard, 300)
+        assert (await volume.store.copy_shard(segment, shard, target)).rebuilt
+        assert volume.buckets[target].objects.pop(key) == right
+        del volume.of(segment, shard).objects[key]
+        assert (await volume.store.copy_shard(segment, shard, target)).rebuilt
+        assert volume.buckets[target].objects.pop(key) == right
+        volume.of(segment, shard).objects[key] = right
+
+
+async def test_a_shard_that_nobody_can_rebuild_is_not_copied() -> None:
+    volume = Volume(Code(2, 1), 4)
+    segment, _ = await volume.store.write_segment(chunks(noise(300_000)))
+    for shard in (0, 1):
+        del volume.of(segment, shard).objects[key_of(segment, shard)]
+    (target,) = volume.buckets.keys() - set(segment.placement)
+    with pytest.raises(NotEnoughShards):
+        await volume.store.copy_shard(segment, 0, target)
+    volume.gate.close("lost")
+    with pytest.raises(ReadOnly):
+        await volume.store.copy_shard(segment, 2, target)
+    assert volume.buckets[target].objects == {}

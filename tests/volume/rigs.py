@@ -18,8 +18,9 @@ from objfs.cache.cache import ChunkCache
 from objfs.cache.durability import GroupSync
 from objfs.cache.settings import CacheSettings
 from objfs.codec.keys import Cost
+from objfs.errors import ForeignBucket, NoSuchObject, NoSuchVolume
 from objfs.model import ROOT, Code, Ino, NewInode, RenameFlag
-from objfs.volume.attach import Offered, attach
+from objfs.volume.attach import Offered, add_places, attach
 from objfs.volume.checkpoint import Checkpointer, Parts
 from objfs.volume.compact import Compactor, Surroundings, Terms
 from objfs.volume.debts import Debts
@@ -28,6 +29,7 @@ from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import Created, NewBucket, NewVolume, create_volume
 from objfs.volume.open import OpenOptions, OpenVolume, open_volume
 from objfs.volume.reaper import Reaper, Retention
+from objfs.volume.strays import StrayReaper
 from tests.volume.support import PASSPHRASE, TrioClock
 
 CHUNK = 64 * 1024
@@ -75,11 +77,23 @@ class Cloud:
 
     async def attach(self, *, without: Collection[str] = ()) -> VolumeHome:
         home = self.home()
-        offered = [
-            Offered(f"mem://{name}", {}, self.bucket(name)) for name in self.names if name not in without
-        ]
+        offered = [self._offered(name) for name in self.names if name not in without]
         await attach(home, PASSPHRASE, offered)
         return home
+
+    async def attach_first(self, first: str, names: Collection[str]) -> VolumeHome:
+        """By one bucket, then as many of the others as the volume has."""
+        home = self.home()
+        await attach(home, PASSPHRASE, [self._offered(first)])
+        for name in names:
+            try:
+                await add_places(home, PASSPHRASE, [self._offered(name)])
+            except (ForeignBucket, NoSuchVolume, NoSuchObject):
+                continue
+        return home
+
+    def _offered(self, name: str) -> Offered:
+        return Offered(f"mem://{name}", {}, self.bucket(name))
 
     def buckets(self, home: VolumeHome) -> dict[bytes, FaultyBucket]:
         places = home.read_config().buckets
@@ -134,6 +148,7 @@ class Rig:
             clock,
             Retention(window_s=0, keep=2, grace_s=0),
             Debts(volume.home, clock),
+            StrayReaper(volume.store, self.table.strays, volume.lease, clock, 0),
         )
         self.reaper.resume(volume.moment.manifest)
         self.unfit = ""
