@@ -11,7 +11,7 @@ from objfs.errors import NoSuchSnapshot, SnapshotExists
 from objfs.meta.database import Database, Row
 from objfs.model import NS, Snapshot
 
-_COLUMNS = "name, generation, created_s, created_ns, comment, flags"
+COLUMNS = "name, generation, created_s, created_ns, comment, flags"
 
 
 class Snapshots:
@@ -27,7 +27,7 @@ class Snapshots:
                 raise SnapshotExists(f"there is a snapshot {name.decode(errors='replace')} already")
             generation = self._db.new_generation()
             self._db.run(
-                f"INSERT INTO snapshot ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO snapshot ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
                 (name, generation, *divmod(now_ns, NS), comment, flags),
             )
             return Snapshot(name, generation, now_ns, comment, flags)
@@ -42,7 +42,7 @@ class Snapshots:
     def listed(self) -> list[Snapshot]:
         """All, oldest first."""
         return [
-            to_snapshot(row) for row in self._db.all(f"SELECT {_COLUMNS} FROM snapshot ORDER BY generation")
+            to_snapshot(row) for row in self._db.all(f"SELECT {COLUMNS} FROM snapshot ORDER BY generation")
         ]
 
     def drop(self, name: bytes) -> Snapshot:
@@ -53,7 +53,7 @@ class Snapshots:
             return dropped
 
     def _row(self, name: bytes) -> Row | None:
-        return self._db.one(f"SELECT {_COLUMNS} FROM snapshot WHERE name = ?", (name,))
+        return self._db.one(f"SELECT {COLUMNS} FROM snapshot WHERE name = ?", (name,))
 
 
 def to_snapshot(row: Row) -> Snapshot:
