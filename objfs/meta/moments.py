@@ -16,10 +16,10 @@ from typing import NamedTuple
 from objfs.errors import NoAttribute, NotDirectory, NotFound, StaleHandle
 from objfs.meta.database import Database, Row
 from objfs.meta.snapshot_view import BesideLive, Live, SnapshotTable
-from objfs.meta.snapshots import to_snapshot
+from objfs.meta.snapshots import COLUMNS, to_snapshot
 from objfs.model import ROOT, Attr, Chunk, DirEntry, Ino, Snapshot
 
-_SNAPSHOT = "SELECT name, generation, created_s, created_ns, comment, flags FROM snapshot"
+_SNAPSHOT = f"SELECT {COLUMNS} FROM snapshot"
 _NUMBERED = f"{_SNAPSHOT} WHERE generation = ?"
 _NAMED = f"{_SNAPSHOT} WHERE name = ?"
 _LISTED = f"{_SNAPSHOT} WHERE generation > ? ORDER BY generation LIMIT ?"
@@ -100,7 +100,7 @@ class MomentsTable(BesideLive):
             ]
             if len(rows) < limit:
                 break
-            generation = rows[-1][1]
+            generation = to_snapshot(rows[-1]).generation
         return found[:limit]
 
     def get_xattr(self, ino: Ino, name: bytes) -> bytes:
