@@ -21,7 +21,7 @@ thing only is taken from a clock: a manifest that retention removes is older tha
 | ``_published`` | ``published.publish`` counts its answers and asks ``Lease.confirm`` |
 | ``_release`` | ``Lease.release`` with ``settled`` |
 | ``_land`` | the effect of one ``put_if_absent`` |
-| ``_remove`` | ``Reaper._delete_manifests``, by whoever once held the lease, also long after that |
+| ``_remove`` | ``Debts.pay`` of what ``Reaper`` owes, by whoever once held the lease, also long after that |
 
 Worlds that differ in nothing that anybody will look at are one (``_plain``), and retention removes only what
 a put under way is about to find: nobody else looks below the newest.  Deleting a segment is no step: each

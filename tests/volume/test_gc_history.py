@@ -60,9 +60,12 @@ class Story:
         self.moments[moment.manifest.sequence] = (dict(self.tree), dict(self.snapshots))
 
     async def snapshot(self) -> None:
+        """With what is dirty frozen in the same step: later writes begin versions of their own."""
         name = b"s%d" % len(self.snapshots)
+        cut = self.rig.cache.cut()
         self.rig.table.create_snapshot(name, 1)
         self.snapshots[name] = dict(self.tree)
+        await cut.placed()
 
     async def collect(self) -> None:
         """As ``gc --run``: empty and sparse segments are condemned, published, and what may go goes."""
