@@ -115,8 +115,9 @@ class Debts:
                 if paid % BATCH == 0:
                     await lease.check()
 
-        if due := self.due:
+        if self.due:
             await lease.check()
+            due = self.due  # another round may have paid meanwhile
             before = {slot: len(self._owed[slot]) for slot in due}
             answers = await buckets.each(one, slots=due)
             self._note(before, answers.errors, buckets)

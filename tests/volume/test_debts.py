@@ -83,6 +83,21 @@ async def test_what_a_killed_process_had_decided_is_deleted_by_the_next(
     assert await there(site, objects) == []
 
 
+async def test_two_rounds_at_once_pay_each_debt_once(
+    tmp_path: Path, patient_clock: trio.testing.MockClock
+) -> None:
+    """The second one asked for the names that the first had struck out meanwhile, and ended the mount."""
+    site = Site(3)
+    one, objects = await with_a_segment_to_delete(site, tmp_path)
+    debts = one.reaper.debts
+    await debts.owe(objects)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(debts.pay, one.machine.buckets, one.lease)
+    assert not debts.owed
+    assert await there(site, objects) == []
+
+
 async def test_nobody_pays_after_a_takeover(tmp_path: Path, patient_clock: trio.testing.MockClock) -> None:
     site = Site(3)
     one, objects = await with_a_segment_to_delete(site, tmp_path)
