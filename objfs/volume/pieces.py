@@ -1,7 +1,8 @@
 """Chunks of files on their way out of the buckets: in which order, how many at once, and what cannot be had.
 
-Owns the grouping: pieces of one segment are asked for together, so that a segment is fetched once though
-shards of it are missing.  Promises that one piece which cannot be read spoils no other.  Knows no files.
+Owns the grouping: pieces of one segment are asked for together, so that what is fetched of a segment serves
+all of them, also to rebuild shards that are missing.  Promises that one piece which cannot be read spoils no
+other.  Knows no files.
 """
 
 from __future__ import annotations

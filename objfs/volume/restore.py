@@ -188,7 +188,10 @@ class Restore:
             return False
         if not (attr.is_regular and self._options.verify):
             return True
-        return not self._differs(place.open_file(found.path), attr)
+        try:
+            return not self._differs(place.open_file(found.path), attr)
+        except PermissionError:  # nobody but root reads it there: it is written again
+            return False
 
     def _plan_file(self, file: _File) -> Iterator[_Step]:
         before: Part | None = None

@@ -93,7 +93,7 @@ def orchard(grove: Grove) -> None:
     grove.plant(b"big", big)
     grove.plant(b"d", Plant(DIRECTORY, 0o1755, *OTHER, xattrs={b"user.of": b"directory"}))
     grove.plant(b"d/empty", Plant(FILE, 0o4755, *OTHER))
-    grove.plant(b"d/\xff\n odd", Plant(FILE, 0o000, parts={0: b"odd"}))
+    grove.plant(b"d/\xff\n odd", Plant(FILE, 0o000 if ROOT_USER else 0o400, parts={0: b"odd"}))
     grove.plant(b"d/second", big)
     grove.plant(
         b"holes", Plant(FILE, parts={3 * CHUNK + 5: b"in the midst", 9 * CHUNK: b"x"}, size=12 * CHUNK)
