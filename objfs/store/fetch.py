@@ -126,7 +126,8 @@ class Fetcher:
         those to others, if that can be paid, as a task that watches each request would cost more.  Measured
         on 2 busy cores: 100 us for such a task, 20 us for a limit of time, 250 us for a read from memory."""
         affordable = self._budget.has(1 + one.ask.layout.code.k)
-        with trio.move_on_after(delay if affordable else math.inf):
+        deadline = trio.current_time() + delay if affordable else math.inf
+        with trio.CancelScope(deadline=deadline):
             await self._try(ring, call, one)
             return
         self._budget.take(1)
