@@ -62,6 +62,12 @@ class Call:
         """What was answered already to a question like this one."""
         return next((one.answer for one in self._of(ask) if one.answer is not None), None)
 
+    def last(self, ask: Question) -> Answer:
+        """The answer to a question that has one."""
+        answer = self.answered(ask)
+        assert answer is not None, "a question ended without an answer"
+        return answer
+
     def under_way(self, ask: Question) -> Try | None:
         """A try without answer that will answer this question."""
         return next((one for one in self._of(ask) if one.answer is None), None)
@@ -87,9 +93,13 @@ class Budget:
         """A read asks a bucket."""
         self._left = min(self._left + self.share, BUDGET_MOST)
 
+    def has(self, requests: int) -> bool:
+        """Whether so many more could be made."""
+        return requests <= self._left
+
     def take(self, requests: int) -> bool:
         """Whether that many more may be made; all or none."""
-        if requests > self._left:
+        if not self.has(requests):
             return False
         self._left -= requests
         return True
@@ -101,5 +111,7 @@ def nbytes(ask: Question) -> int:
 
 
 def _includes(wide: Question, narrow: Question) -> bool:
+    if wide is narrow:
+        return True
     held, needed = (blocks_of(ask.layout, ask.shard, ask.first, ask.last) for ask in (wide, narrow))
     return held.start <= needed.start and needed.stop <= held.stop

@@ -5,7 +5,8 @@ Owns the names of the figures that ``status`` and the benchmarks show.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +46,15 @@ class StoreStatistics:
 
 
 class Counters:
-    """A mutable holder of the frozen figures; used on the event loop's thread only."""
+    """Counts what becomes the frozen figures; used on the event loop's thread only."""
 
     def __init__(self) -> None:
-        self._now = StoreStatistics()
+        self._now: Counter[str] = Counter()
 
     def add(self, **figures: int) -> None:
         """Adds to the named figures."""
-        self._now = replace(
-            self._now, **{name: getattr(self._now, name) + more for name, more in figures.items()}
-        )
+        for name, more in figures.items():
+            self._now[name] += more
 
     def snapshot(self) -> StoreStatistics:
-        return self._now
+        return StoreStatistics(**self._now)

@@ -14,6 +14,7 @@ asked once more only where the others do not suffice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -102,17 +103,35 @@ class Fetcher:
         if self._avoids(ask):
             self._counters.add(avoided=1)
             call.settle(one, failed(ask, "bucket is slow", again=True))
-            return _settled(one)
+            return call.last(ask)
         self._budget.earn()
         delay = self._hedge_after_s(ask)
         if delay is None:
             await self._try(ring, call, one)
-            return _settled(one)
+        elif self._pace.instant(ask.slot, nbytes(ask)) and not self._in_doubt(ask):
+            await self._ask_instant(ring, call, run, one, delay)
+        else:
+            await self._ask_watched(ring, call, run, one, delay)
+        return call.last(ask)
+
+    async def _ask_watched(self, ring: KeyRing, call: Call, run: Run, one: Try, delay: float) -> None:
+        """Others are asked beside a request that is late."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hedge, ring, call, run, one, delay, nursery.cancel_scope)
             await self._try(ring, call, one)
             nursery.cancel_scope.cancel()
-        return _settled(one)
+
+    async def _ask_instant(self, ring: KeyRing, call: Call, run: Run, one: Try, delay: float) -> None:
+        """The same for a bucket that mostly answers at once: a late request is ended and made anew beside
+        those to others, if that can be paid, as a task that watches each request would cost more.  Measured
+        on 2 busy cores: 100 us for such a task, 20 us for a limit of time, 250 us for a read from memory."""
+        affordable = self._budget.has(1 + one.ask.layout.code.k)
+        deadline = trio.current_time() + delay if affordable else math.inf
+        with trio.CancelScope(deadline=deadline):
+            await self._try(ring, call, one)
+            return
+        self._budget.take(1)
+        await self._ask_watched(ring, call, run, call.begin(one.ask), 0.0)
 
     def _avoids(self, ask: Question) -> bool:
         """Whether to read around a slow bucket: enough others are well, and it is not time for a trial."""
@@ -262,11 +281,6 @@ class Fetcher:
         slot = ask.segment.placement[shard]
         there = shard not in ask.segment.missing and self._places.bucket(slot) is not None
         return there and not self._health.down(slot) and not self._pace.slow(slot)
-
-
-def _settled(one: Try) -> Answer:
-    assert one.answer is not None, "a try ended without an answer"
-    return one.answer
 
 
 def _take_answered(call: Call, healing: Healing) -> int:

@@ -156,6 +156,9 @@ class Health:
         return self if state is self.state else replace(self, state=state, since=now)
 
 
+_HEALTHY = Health()
+
+
 class HealthBoard:
     """The health of all buckets of a volume; used on the event loop's thread only."""
 
@@ -183,7 +186,7 @@ class HealthBoard:
 
     def of(self, slot: Slot) -> Health:
         """A bucket nobody has heard of is healthy."""
-        return self._slots.get(slot, Health())
+        return self._slots.get(slot, _HEALTHY)
 
     def down(self, slot: Slot) -> bool:
         """Whether the bucket is down; unlike ``admit`` this takes no trial."""

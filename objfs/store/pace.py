@@ -44,6 +44,8 @@ class PaceSettings:
     ``quick_trials`` quick ones in a row take it back; cool-downs double from first to last.  Others are
     asked besides at ``margin`` times the 95th percentile (where answers hardly vary, half of them would be
     late else), not before ``least_s``, and not while fewer than ``samples`` answers of a bucket are known.
+    A bucket whose 95th percentile is under ``instant_s`` mostly answers at once, and is given ``floor_s``:
+    in less than that it is this machine that is late.
     """
 
     factor: float = 4.0
@@ -54,6 +56,7 @@ class PaceSettings:
     last_cooldown_s: float = 120.0
     margin: float = 1.1
     least_s: float = 0.01
+    instant_s: float = 0.002
     samples: int = 20
 
 
@@ -134,6 +137,9 @@ class Pace:
         return Pace(slow=True, cooldown_s=cooldown, retry_at=now + cooldown)
 
 
+_QUICK = Pace()
+
+
 class PaceBoard:
     """The pace of all buckets of a volume; used on the event loop's thread only."""
 
@@ -144,11 +150,14 @@ class PaceBoard:
         self._small: dict[Slot, Ring] = {}
         self._large: dict[Slot, Ring] = {}
         self._puts: dict[Slot, Ring] = {}
+        self._limits: dict[tuple[Slot, bool], tuple[int, float]] = {}
+        self._answers = 0
 
     # --- what happens ----------------------------------------------------------------------
 
     def got(self, slot: Slot, nbytes: int, seconds: float) -> None:
         """A get of so many bytes was answered."""
+        self._answers += 1
         self._gets(nbytes).setdefault(slot, Ring()).add(seconds)
         pace, now = self.of(slot), self._clock.monotonic()
         if seconds > self._settings.floor_s and seconds > self._limit(slot, nbytes):
@@ -174,7 +183,7 @@ class PaceBoard:
 
     def of(self, slot: Slot) -> Pace:
         """A bucket nobody has heard of is quick."""
-        return self._paces.get(slot, Pace())
+        return self._paces.get(slot, _QUICK)
 
     def slow(self, slot: Slot) -> bool:
         return self.of(slot).slow
@@ -200,7 +209,13 @@ class PaceBoard:
         known = ring is not None and len(ring) >= self._settings.samples
         own = ring.quantile(0.95) * self._settings.margin if known and ring is not None else math.inf
         delay = min(own, self._limit(slot, nbytes))
-        return max(delay, self._settings.least_s) if delay < math.inf else None
+        least = self._settings.floor_s if self.instant(slot, nbytes) else self._settings.least_s
+        return max(delay, least) if delay < math.inf else None
+
+    def instant(self, slot: Slot, nbytes: int) -> bool:
+        """Whether the bucket mostly answers at once, as a local disk does."""
+        ring = self._gets(nbytes).get(slot)
+        return ring is not None and ring.quantile(0.95) < self._settings.instant_s
 
     def trial_s(self, slot: Slot, nbytes: int) -> float:
         """The same for a bucket in doubt."""
@@ -220,7 +235,15 @@ class PaceBoard:
         return self._small if nbytes <= SMALL else self._large
 
     def _limit(self, slot: Slot, nbytes: int) -> float:
-        """Seconds from which on an answer is slow; endless while nothing is known of the others."""
+        """Seconds from which on an answer is slow; endless while nothing is known of the others.  Up to
+        REFRESH answers old, as each read asks."""
+        key, now = (slot, nbytes <= SMALL), self._answers // REFRESH
+        known = self._limits.get(key)
+        if known is None or known[0] != now:
+            known = self._limits[key] = now, self._new_limit(slot, nbytes)
+        return known[1]
+
+    def _new_limit(self, slot: Slot, nbytes: int) -> float:
         others = sorted(
             ring.quantile(0.95)
             for other, ring in self._gets(nbytes).items()

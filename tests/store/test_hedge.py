@@ -89,6 +89,22 @@ async def test_a_late_shard_is_rebuilt_from_others_and_its_request_cancelled(
     assert reading.volume.store.health.statistics() == {}, "late is not a failure"
 
 
+async def test_a_bucket_that_mostly_answers_at_once_is_hedged_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A local disk that hangs for once: its request is made anew beside those to others, all paid for."""
+    reading = await a_reading()
+    for bucket in reading.volume.buckets.values():
+        bucket.delay_s = 0.0
+    await reading.warm(5)
+    assert len(reading.volume.gets()) == 5 * PIECES
+    slot = reading.segment.placement[0]
+    reading.volume.buckets[slot].delay_s = SLOW_S
+    assert await reading.read(reading.on(slot)[0]) < 0.1
+    statistics = reading.volume.store.statistics()
+    assert (statistics.hedges_won, statistics.hedge_gets) == (1, 4)
+
+
 async def test_others_are_not_asked_before_the_95th_percentile(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
