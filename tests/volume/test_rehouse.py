@@ -175,7 +175,7 @@ async def test_labels_come_into_the_table_and_shards_follow(tmp_path: Path) -> N
 
 
 class Meddling(Wrapper):
-    """At the claim of the lease the header changes behind the claimant's back, here and in the other buckets."""
+    """At the claim of the lease the header changes behind the claimant, on every bucket."""
 
     def __init__(self, inner: Bucket, cloud: Cloud, newer: bytes) -> None:
         super().__init__(inner)
