@@ -194,8 +194,8 @@ def prune(
             ", ".join(map(str, one.items("reasons", 16))),
         )
     show_table(rows)
-    verb = "would be deleted" if dry_run else "are deleted"
-    say(f"{answer['deleted']} snapshots {verb}, {answer['kept']} are kept")
+    verb = "would be deleted" if dry_run else "deleted"
+    say(f"{verb}: {answer['deleted']}, kept: {answer['kept']}")
 
 
 @snapshot.command()
@@ -207,4 +207,4 @@ def scheduled(volume: str, **secrets: Path | None) -> None:
     For timers: see contrib/systemd/objfs-snapshot@.timer.  A mount notes a failure in its log and status.
     """
     answer = _Volume(volume, secrets).ask("snapshot-scheduled")
-    say(f"snapshot {answer['name']} is taken, {answer['deleted']} older ones are deleted")
+    say(f"snapshot {answer['name']} is taken; older ones deleted: {answer['deleted']}")

@@ -17,7 +17,15 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from objfs.cache import ChunkCache
-from objfs.errors import LeaseLost, ObjfsError, ReadOnly, SnapshotHeld, Unreachable, UsageError
+from objfs.errors import (
+    LeaseLost,
+    NoSuchSnapshot,
+    ObjfsError,
+    ReadOnly,
+    SnapshotHeld,
+    Unreachable,
+    UsageError,
+)
 from objfs.fs.data import CHUNKS_PER_STEP
 from objfs.meta import MetaDatabase
 from objfs.model import DOING, NAME_MAX, Clock, Snapshot, SnapshotFlag, WriteGate
@@ -27,6 +35,7 @@ log = logging.getLogger(__name__)
 
 COMMENT_MAX = 4096
 """Bytes of a comment."""
+DROPPED_AT_ONCE = 256
 ROWS_PER_STEP = 64
 PIECE_S = 0.005
 """How long one piece of removing holds the loop, and how long it is left to others in between."""
@@ -47,9 +56,13 @@ def check_name(name: bytes) -> None:
 
 
 def check_comment(comment: str) -> None:
-    """Raises UsageError for a comment that is too long."""
-    if len(comment.encode("utf-8", "surrogatepass")) > COMMENT_MAX:
-        raise UsageError(f"the comment of a snapshot has at most {COMMENT_MAX} bytes")
+    """Raises UsageError for a comment that is too long, or no text."""
+    try:
+        length = len(comment.encode())
+    except UnicodeEncodeError:
+        raise UsageError("the comment of a snapshot is not valid UTF-8") from None
+    if length > COMMENT_MAX:
+        raise UsageError(f"the comment of a snapshot has at most {COMMENT_MAX} bytes, not {length}")
 
 
 class SnapshotKeeper:
@@ -73,7 +86,7 @@ class SnapshotKeeper:
 
     def recover(self) -> None:
         """After a crash, before anybody writes: versions that a snapshot shows are not written in place."""
-        if self._table.snapshots():
+        if self._table.newest_snapshot() is not None:
             self._cache.freeze()
 
     def listed(self) -> list[Snapshot]:
@@ -127,12 +140,25 @@ class SnapshotKeeper:
     async def prune(self, policy: Policy, *, flags: int = 0, dry: bool = False) -> list[Verdict]:
         """Drops what a policy does not keep, among the snapshots that have all of ``flags``; returns what was
         decided on each, newest first.  ``dry``: decides only.  Raises ReadOnly, LeaseLost, Unreachable."""
-        verdicts = judge([one for one in self.listed() if one.flags & flags == flags], policy)
+        found = [one for one in self.listed() if one.flags & flags == flags]
+        verdicts = await trio.to_thread.run_sync(judge, found, policy)
         going = [verdict.snapshot for verdict in verdicts if not verdict.reasons]
         if going and not dry:
-            self._drop(going)
+            await self._drop_all(going)
             await self._published(f"{len(going)} snapshots are deleted")
         return verdicts
+
+    async def _drop_all(self, going: Sequence[Snapshot]) -> None:
+        """Many, in steps that do not hold the loop for long; what was changed meanwhile stays."""
+        for at in range(0, len(going), DROPPED_AT_ONCE):
+            self._drop([one for one in going[at : at + DROPPED_AT_ONCE] if self._is_still(one)])
+            await trio.lowlevel.checkpoint()
+
+    def _is_still(self, one: Snapshot) -> bool:
+        try:
+            return self.get(one.name) == one
+        except NoSuchSnapshot:
+            return False
 
     def _drop(self, going: Sequence[Snapshot]) -> None:
         self._gate.check()

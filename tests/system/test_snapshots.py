@@ -53,7 +53,7 @@ def test_the_life_of_snapshots_on_a_mount(station: Station, directory: Path) -> 
     ]
     station.run("snapshot", "release", directory, "first")
     station.run("snapshot", "prune", directory, code=2)
-    assert "1 snapshots are deleted" in station.run("snapshot", "prune", directory, "--keep-last", "1").stderr
+    assert "deleted: 1, kept: 1" in station.run("snapshot", "prune", directory, "--keep-last", "1").stderr
     station.run("snapshot", "delete", directory, "first", code=25)
     taken = station.run("snapshot", "scheduled", directory).stderr
     assert "snapshot auto-" in taken

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -12,6 +14,7 @@ from objfs.errors import LeaseLost
 from objfs.model import SegmentNo, Slot
 from objfs.store import layout
 from objfs.volume.debts import Debts, read_debts, shards_of
+from objfs.volume.lease import Lease
 from objfs.volume.local import VolumeHome
 from tests.volume.support import Site
 from tests.volume.test_reaper import change, data_segment, remounted
@@ -29,6 +32,21 @@ async def with_a_segment_to_delete(site: Site, tmp_path: Path) -> tuple[Writer, 
         await change(one, text)
         await trio.sleep(100)
     return one, shards_of(segment)
+
+
+@dataclass
+class LateLook:
+    """A lease that is looked at when it is told to."""
+
+    lease: Lease
+    told: trio.Event
+
+    async def check(self) -> None:
+        await self.told.wait()
+        await self.lease.check()
+
+    def check_open(self) -> None:
+        self.lease.check_open()
 
 
 async def there(site: Site, objects: list[tuple[Slot, str]]) -> list[Slot]:
@@ -91,9 +109,12 @@ async def test_two_rounds_at_once_pay_each_debt_once(
     one, objects = await with_a_segment_to_delete(site, tmp_path)
     debts = one.reaper.debts
     await debts.owe(objects)
+    late = LateLook(one.lease, trio.Event())
     async with trio.open_nursery() as nursery:
-        for _ in range(2):
-            nursery.start_soon(debts.pay, one.machine.buckets, one.lease)
+        nursery.start_soon(debts.pay, one.machine.buckets, cast("Lease", late))
+        await trio.testing.wait_all_tasks_blocked()
+        await debts.pay(one.machine.buckets, one.lease)
+        late.told.set()
     assert not debts.owed
     assert await there(site, objects) == []
 

@@ -12,7 +12,7 @@ from objfs.meta.schema import WHOLE
 from objfs.model import ROOT, Ino, SnapshotFlag
 from objfs.volume.open import OpenOptions
 from objfs.volume.retention import Policy
-from objfs.volume.snapshots import SnapshotKeeper, check_name
+from objfs.volume.snapshots import SnapshotKeeper, check_comment, check_name
 from tests.volume.rigs import CHUNK, Cloud, Rig, Tree, running
 from tests.volume.support import TrioClock
 
@@ -25,6 +25,12 @@ def keeper(rig: Rig) -> SnapshotKeeper:
 def test_names_that_a_snapshot_cannot_have(name: bytes) -> None:
     with pytest.raises(UsageError, match="snapshot"):
         check_name(name)
+
+
+@pytest.mark.parametrize("comment", ["x" * 4097, "\udcff"])
+def test_comments_that_a_snapshot_cannot_have(comment: str) -> None:
+    with pytest.raises(UsageError, match="comment"):
+        check_comment(comment)
 
 
 @pytest.mark.parametrize("name", [b"a", b"...", b"n" * 255, "größe".encode(), b"\xff", b"a b"])
