@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -17,6 +18,7 @@ from objfs.app.engine import Engine
 from objfs.app.fsck import fsck_running
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
+from objfs.app.maintain import repair_order, repair_running, scrub_order, scrub_running
 from objfs.app.wire import Message, text
 from objfs.errors import MountError, UsageError
 from objfs.model import Ino
@@ -42,6 +44,8 @@ class Commands:
             "remount": self.remount,
             "info": self.info,
             "fsck": self.fsck,
+            "scrub": self.scrub,
+            "repair": self.repair,
             "log-level": self.log_level,
         }
 
@@ -101,6 +105,16 @@ class Commands:
         notes = [""]
         async with self._telling(report, lambda: {"note": notes[-1]}):
             return await fsck_running(self._engine, data=request.get("data") is True, note=notes.append)
+
+    async def scrub(self, request: Message, report: Report) -> Message:
+        notes, order = [""], scrub_order(request)
+        async with self._telling(report, lambda: {"note": notes[-1]}):
+            return await scrub_running(self._engine, order, partial(notes.__setitem__, 0))
+
+    async def repair(self, request: Message, report: Report) -> Message:
+        notes, order = [""], repair_order(request)
+        async with self._telling(report, lambda: {"note": notes[-1]}):
+            return await repair_running(self._engine, order, partial(notes.__setitem__, 0))
 
     async def log_level(self, request: Message, _report: Report) -> Message:
         level = logging.getLevelNamesMapping().get(text(request, "level").upper())

@@ -26,7 +26,9 @@ from objfs.cli.mkfs import mkfs
 from objfs.cli.mount import mount
 from objfs.cli.mount_helper import mount_helper
 from objfs.cli.recover import recover
+from objfs.cli.repair import repair
 from objfs.cli.salvage import salvage
+from objfs.cli.scrub import scrub
 from objfs.cli.status import status
 from objfs.cli.umount import umount
 from objfs.cli.umount_helper import umount_helper
@@ -55,6 +57,8 @@ _COMMANDS = (
     status,
     flush,
     fsck,
+    scrub,
+    repair,
     recover,
     salvage,
     info,
