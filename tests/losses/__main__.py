@@ -8,6 +8,7 @@ What is done is noted in FILE, so that an interrupted run goes on.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -48,6 +49,7 @@ def main() -> int:
     )
     parser.add_argument("--state", type=Path, default=STATE, metavar="FILE")
     arguments = parser.parse_args()
+    logging.getLogger().addHandler(logging.NullHandler())  # what is lost is not worth a line each
     done, failures = Done(arguments.state), 0
     for code in CODES:
         for buckets in BUCKETS:
