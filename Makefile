@@ -16,7 +16,7 @@ TEST_PACKAGES := rsync git attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-c
 SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
 .PHONY: help mount umount test check fmt bench posix roundtrip lost-machine packages test-packages clean
-.PHONY: crashes two-writers faults powercut fuzz pjdfstest fsx ltp realapps model suite-packages
+.PHONY: crashes two-writers losses faults powercut fuzz pjdfstest fsx ltp realapps model suite-packages
 
 help: ## this text
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ crashes: packages $(VENV)/.stamp-dev ## kills, power cuts, lost machines and kil
 
 two-writers: packages $(VENV)/.stamp-dev ## every end of a writer times every way to succeed it (ARGS="--rounds N --first SEED")
 	@$(BIN)/python -bb -m tests.rivals $(ARGS)
+
+losses: $(VENV)/.stamp-dev ## lost buckets for every code and number of buckets, repaired and lost again (ARGS="--only 4+2")
+	@$(BIN)/python -bb -m tests.losses $(ARGS)
 
 faults: packages test-packages $(VENV)/.stamp-dev ## mixed load over a real S3 server through a network that fails (ARGS="--minutes 10")
 	@$(BIN)/python -bb -m tests.system.faults $(ARGS)

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -19,6 +20,7 @@ from objfs.app.fsck import fsck_running
 from objfs.app.gc import Wish, collect
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
+from objfs.app.maintain import repair_order, repair_running, scrub_order, scrub_running
 from objfs.app.rehouse import Rehouser
 from objfs.app.rehouse import Wish as Move
 from objfs.app.snapshots import SnapshotCommands
@@ -51,6 +53,8 @@ class Commands:
             "gc": self.gc,
             "cost": self.cost,
             "bucket": self.bucket,
+            "scrub": self.scrub,
+            "repair": self.repair,
             "log-level": self.log_level,
             **SnapshotCommands(self._engine).table(),
         }
@@ -126,6 +130,16 @@ class Commands:
         wish = Move.from_json(Fields(dict(request), "request"))
         async with self._telling(report, self._rehouser.progress):
             return await self._rehouser.change(wish)
+
+    async def scrub(self, request: Message, report: Report) -> Message:
+        notes, order = [""], scrub_order(request)
+        async with self._telling(report, lambda: {"note": notes[-1]}):
+            return await scrub_running(self._engine, order, partial(notes.__setitem__, 0))
+
+    async def repair(self, request: Message, report: Report) -> Message:
+        notes, order = [""], repair_order(request)
+        async with self._telling(report, lambda: {"note": notes[-1]}):
+            return await repair_running(self._engine, order, partial(notes.__setitem__, 0))
 
     async def log_level(self, request: Message, _report: Report) -> Message:
         level = logging.getLevelNamesMapping().get(text(request, "level").upper())

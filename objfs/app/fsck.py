@@ -103,22 +103,27 @@ def unlogged() -> Iterator[None]:
 
 async def fsck_running(engine: Engine, *, data: bool, note: Note) -> Message:
     """The check beside a running mount, as the answer to its command."""
-    volume = engine.volume
     table = await trio.to_thread.run_sync(TableView, engine.table.path)
     try:
-        subject = Subject(
-            header=volume.header,
-            ring=volume.ring,
-            raw={uuid: item.bucket for uuid, item in engine.opened_buckets.items()},
-            buckets=volume.buckets,
-            left_out=volume.left_out,
-            store=volume.store,
-            table=table,
-            cache=CacheDirectory(volume.home.cache_path, boot_id()),
-            live=True,
-            data=data,
-            note=note,
-        )
+        subject = subject_of(engine, table, note, data=data)
         return (await check_running(subject)).to_json(MOST)
     finally:
         table.close()
+
+
+def subject_of(engine: Engine, table: TableView, note: Note, *, data: bool = False) -> Subject:
+    """The volume of a running mount, to be looked at."""
+    volume = engine.volume
+    return Subject(
+        header=volume.header,
+        ring=volume.ring,
+        raw={uuid: item.bucket for uuid, item in engine.opened_buckets.items()},
+        buckets=volume.buckets,
+        left_out=volume.left_out,
+        store=volume.store,
+        table=table,
+        cache=CacheDirectory(volume.home.cache_path, boot_id()),
+        live=True,
+        data=data,
+        note=note,
+    )

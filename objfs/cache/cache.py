@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 import xxhash
 
+from objfs.cache.copies import Copies, Spend, verify_copies
 from objfs.cache.cut import Cut
 from objfs.cache.disk import VersionFiles
 from objfs.cache.durability import Durability
@@ -213,6 +214,11 @@ class ChunkCache:
     async def drain(self) -> None:
         """Returns when everything dirty at the call is in segments; needs ``run``."""
         await self._writeback.cut().placed()
+
+    async def verify_copies(self, spend: Spend) -> Copies:
+        """Every clean frame against its checksum; what does not match is dropped.  ``spend`` sets the
+        pace."""
+        return await verify_copies(self._shelf, self._files, self._ledger, spend)
 
     # --- life ---
 

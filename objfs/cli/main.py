@@ -30,8 +30,10 @@ from objfs.cli.mkfs import mkfs
 from objfs.cli.mount import mount
 from objfs.cli.mount_helper import mount_helper
 from objfs.cli.recover import recover
+from objfs.cli.repair import repair
 from objfs.cli.restore import restore
 from objfs.cli.salvage import salvage
+from objfs.cli.scrub import scrub
 from objfs.cli.snapshot import snapshot
 from objfs.cli.status import status
 from objfs.cli.umount import umount
@@ -66,6 +68,8 @@ _COMMANDS = (
     fsck,
     gc,
     cost,
+    scrub,
+    repair,
     recover,
     restore,
     export,

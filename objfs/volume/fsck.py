@@ -89,6 +89,22 @@ async def looked_at(
 
     Raises NoSuchVolume, WrongPassphrase, ForeignBucket, NewerFormat, and a bucket's error where none answers.
     """
+    async with at_hand(home, secret, raw, clock=clock, options=options, note=note) as look:
+        look.around = await _walk(look.subject, look.report, look.moments)
+        yield look
+
+
+@asynccontextmanager
+async def at_hand(
+    home: VolumeHome,
+    secret: Secret,
+    raw: Mapping[bytes, Bucket],
+    *,
+    clock: Clock,
+    options: FsckOptions,
+    note: Callable[[str], None] = lambda _text: None,
+) -> AsyncIterator[Look]:
+    """The same without the walk over all segments: identities, manifests, table, state directory, cache."""
     async with AsyncExitStack() as stack:
         subject = await _subject(home, secret, raw, clock, options, note)
         report = Report()
@@ -111,7 +127,6 @@ async def looked_at(
             subject.table = None
         elif local.usable and subject.table is not None and not scratch:
             look.cache = await look_at_cache(subject, report)
-        look.around = await _walk(subject, report, moments)
         yield look
 
 

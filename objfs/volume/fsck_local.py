@@ -181,7 +181,7 @@ async def look_at_cache(subject: Subject, report: Report) -> CacheFaults:
             what = "is of no version: a crash leaves such files, and the next mount removes them"
             report.add("stray", Grade.REMARK, f"cache/{path.parent.name}/{path.name}", what)
     if subject.data and not subject.live:
-        await ask(_look_at_copies, subject, report, found)
+        await ask(look_at_copies, subject, report, found)
     return found
 
 
@@ -203,7 +203,8 @@ def strays_of(view: TableView, cache: CacheDirectory) -> list[Path]:
     return strays
 
 
-def _look_at_copies(subject: Subject, report: Report, found: CacheFaults) -> None:
+def look_at_copies(subject: Subject, report: Report, found: CacheFaults) -> None:
+    """The copies of stored versions against their checksums.  Blocking."""
     for chunk, offset, length in subject.cache.rotten():
         row = subject.view.chunk(chunk)
         if row is None or row.location is None:

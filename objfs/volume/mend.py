@@ -16,8 +16,11 @@ from objfs.errors import StoreError
 from objfs.meta import MetaDatabase
 from objfs.model import Segment, SegmentNo, Slot, WriteGate
 from objfs.store.store import SegmentStore
+from objfs.volume.fsck_map import ShardFaults
+from objfs.volume.fsck_mend import placed_as_listed
 from objfs.volume.pace import Pace
 from objfs.volume.quorum import BucketSet
+from objfs.volume.survey import Found
 
 
 class Mender:
@@ -36,6 +39,36 @@ class Mender:
     def left(self, slots: Collection[Slot]) -> set[Slot]:
         """Those that are not in the volume any more."""
         return set(slots) - set(self._buckets.slots)
+
+    async def mend(self, found: Found, listed: ShardFaults, shards: set[int], sound: set[int]) -> set[int]:
+        """Makes the faults of one segment good: ``sound`` are shards at their place that the row calls
+        missing.
+
+        Returns those of ``shards`` that are right now.  Raises as ``mend_row``.
+        """
+        if found.number is None:
+            return await self.mend_blob(found.segment, shards)
+        settled = set(sound)
+        if sound:
+            self._gate.check()
+            self._record(found.number, found.segment, found.segment, sound)
+        if listed.moved:
+            settled |= self._follow(found.number, found, listed)
+        rest = shards - settled
+        return settled | (await self.mend_row(found.number, rest) if rest else set())
+
+    def _follow(self, number: SegmentNo, found: Found, listed: ShardFaults) -> set[int]:
+        """The row says where shards are that lie in another bucket, unless that leaves two in one which
+        were in two before, and the segment can be read without."""
+        segment = found.segment
+        placement, missing = placed_as_listed(segment, found.listed)
+        spread = len(set(placement)) >= len(set(segment.placement))
+        if not spread and segment.code.n - len(listed.gone | listed.unseen) >= segment.code.k:
+            return set()
+        self._gate.check()
+        moved = replace(segment, placement=placement, missing=missing)
+        self._record(number, segment, moved, set(range(moved.code.n)) - missing)
+        return set(listed.moved)
 
     async def mend_row(self, number: SegmentNo, shards: Collection[int]) -> set[int]:
         """Puts shards of a segment of the table again; returns those that are there now.

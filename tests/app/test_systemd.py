@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from objfs.errors import ExitCode
 from tests.system.harness import PASSPHRASE, REPOSITORY, Station, have_fuse, urls
 
 UNIT = REPOSITORY / "contrib" / "systemd" / "objfs@.service"
@@ -112,3 +113,16 @@ def test_every_hardening_line_leaves_mounts_visible() -> None:
         "ReadOnlyPaths",
     }
     assert not hidden & set(unit())
+
+
+def test_the_scrub_unit_runs_what_there_is_and_its_timer_is_kept(station: Station) -> None:
+    directory = UNIT.parent
+    lines = (directory / "objfs-scrub@.service").read_text().splitlines()
+    options = next(line for line in lines if "SCRUB_OPTIONS=" in line and not line.startswith("#"))
+    words = options.removeprefix('Environment="SCRUB_OPTIONS=').removesuffix('"').split()
+    start = next(line for line in lines if line.startswith("ExecStart="))
+    assert start == "ExecStart=/usr/local/bin/objfs scrub %i $SCRUB_OPTIONS"
+    assert f"SuccessExitStatus={ExitCode.DAMAGE_HEALED.value}" in lines
+    assert "clean: " in station.run("scrub", NAME, *words).stdout
+    timer = (directory / "objfs-scrub@.timer").read_text().splitlines()
+    assert "Persistent=true" in timer

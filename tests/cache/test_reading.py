@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from objfs.cache.disk import version_path
 from objfs.errors import NotEnoughShards
 from objfs.model import FRAME_SIZE, Ino
 from tests.cache.rig import INO, SMALL, Rig
@@ -204,4 +205,28 @@ async def test_a_lost_clean_file_is_fetched_again(tmp_path: Path) -> None:
     await rig.read(0, 0, MIB)
     for path in rig.directory.glob("??/*"):
         path.write_bytes(b"")
+    assert await rig.read(0, 0, MIB) == content
+
+
+async def test_a_copy_that_rots_under_a_running_mount_is_found_by_scrub_and_fetched_again(
+    tmp_path: Path,
+) -> None:
+    """I4: a read verifies only what a former mount left."""
+    content = noise(MIB)
+    rig = await stored(tmp_path, {INO: content})
+    assert await rig.read(0, 0, MIB) == content
+    spent: list[int] = []
+
+    async def spend(nbytes: int) -> None:
+        spent.append(nbytes)
+
+    whole = await rig.cache.verify_copies(spend)
+    assert (whole.nbytes, whole.dropped) == (MIB, [])
+    path = version_path(rig.directory, rig.row().chunk)
+    data = bytearray(path.read_bytes())
+    data[FRAME_SIZE + 5] ^= 1
+    path.write_bytes(data)
+    found = await rig.cache.verify_copies(spend)
+    assert found.dropped == [(rig.row().chunk, FRAME_SIZE, FRAME_SIZE)]
+    assert sum(spent) == 2 * MIB
     assert await rig.read(0, 0, MIB) == content

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from objfs.cli.mkfs import parse_code
+from objfs.cli.scrub import parse_order
 from objfs.errors import UsageError
 from objfs.model import Code
+from objfs.volume.scrub import ScrubOrder
 from tests.system.harness import Station, urls
 
 VOLUME = "vol"
@@ -140,3 +143,17 @@ def test_version_and_help(station: Station) -> None:
     assert station.run("version").stdout == station.run("--version").stdout.replace(", version", "")
     assert "umount" in station.run("--help").stdout
     station.run("nonsense", code=2)
+
+
+def test_which_segments_a_scrub_reads_is_said_in_one_way() -> None:
+    def order(everything: bool = False, sample: str | None = None, since: str | None = None) -> ScrubOrder:
+        return parse_order(everything, sample, since, repair=False, rate="2MiB")
+
+    assert order() == order(everything=True) == ScrubOrder("all", 100.0, 0, False, 2 << 20)
+    assert (order(sample="5%").percent, order(sample="2.5").kind) == (5.0, "sample 2.5")
+    assert time.time_ns() - order(since="36h").since_ns == pytest.approx(36 * 3600e9, rel=1e-3)
+    for sample, since in (("0", None), ("101", None), ("some", None), (None, "yesterday"), ("5", "7d")):
+        with pytest.raises(UsageError):
+            order(sample=sample, since=since)
+    with pytest.raises(UsageError):
+        order(everything=True, since="7d")

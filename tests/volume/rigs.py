@@ -219,16 +219,17 @@ class Rig:
             pass
 
     async def tree(self) -> Tree:
-        found: Tree = {}
-        for entry in self.table.readdir(ROOT, 0, 10_000):
-            content = bytearray(entry.attr.size)
-            for index in range(-(-entry.attr.size // CHUNK)):
-                chunk = self.table.chunk_at(entry.attr.ino, index)
-                length = min(CHUNK, entry.attr.size - index * CHUNK)
-                if chunk is not None:
-                    content[index * CHUNK : index * CHUNK + length] = await self.cache.read(chunk, 0, length)
-            found[entry.name] = bytes(content)
-        return found
+        return {entry.name: await self.read(entry.name) for entry in self.table.readdir(ROOT, 0, 10_000)}
+
+    async def read(self, name: bytes) -> bytes:
+        attr = self.table.lookup(ROOT, name)
+        content = bytearray(attr.size)
+        for index in range(-(-attr.size // CHUNK)):
+            chunk = self.table.chunk_at(attr.ino, index)
+            length = min(CHUNK, attr.size - index * CHUNK)
+            if chunk is not None:
+                content[index * CHUNK : index * CHUNK + length] = await self.cache.read(chunk, 0, length)
+        return bytes(content)
 
     # --- the ends of a machine -------------------------------------------------------------
 

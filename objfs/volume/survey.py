@@ -1,0 +1,207 @@
+"""All segments of a volume, one after the other, each beside what the buckets list of it.
+
+Owns the order (by uuid), which segments there are (those of the table that chunks lie in, and the blobs of
+manifests), and what is left over: objects that nothing names.  Lists buckets in parts, so that memory stays
+small.  Promises that beside a running mount a difference is believed only after the row was read again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from typing import NamedTuple
+
+from objfs.backends.base import Bucket
+from objfs.codec import Layout
+from objfs.errors import Corrupt
+from objfs.meta.view import SegmentRow
+from objfs.model import Segment, SegmentNo, Slot
+from objfs.store import layout
+from objfs.volume.blobs import check_segment
+from objfs.volume.fsck_buckets import FEW, UNKNOWN_SHOWN, Blob, Places
+from objfs.volume.fsck_map import ShardFaults
+from objfs.volume.fsck_report import Grade, Report
+from objfs.volume.fsck_subject import BATCH, Subject, ask
+from objfs.volume.scrub_shard import Fault
+
+UNLISTED = "shard-unlisted"
+Named = Callable[[], Awaitable[Collection[bytes]]]
+"""The uuids of blobs that manifests name by now."""
+
+
+class Found(NamedTuple):
+    """One segment: ``number`` None where only manifests name it, and then ``newest`` if the present moment
+    needs it.  ``mtime_ns`` is when the newest of its objects was put, 0 where there is none."""
+
+    segment: Segment
+    number: SegmentNo | None
+    newest: bool
+    listed: Places
+    mtime_ns: int
+
+
+class Survey:
+    """One walk over a subject that has a table."""
+
+    def __init__(self, subject: Subject, report: Report, blobs: Mapping[bytes, Blob], named: Named) -> None:
+        self._subject = subject
+        self._report = report
+        self._blobs = blobs
+        self._named = named
+        self._rows: dict[bytes, SegmentNo] = {}
+        self._silent: dict[Slot, str] = {}
+        self._unknown: dict[bytes, int] = {}
+        self.total_bytes = 0
+        """Of all objects that should be there."""
+
+    @property
+    def seen(self) -> list[Slot]:
+        """Buckets that were listed."""
+        return [slot for slot in self._subject.buckets.slots if slot not in self._silent]
+
+    async def walk(self) -> AsyncGenerator[Found, None]:
+        """Every segment; what is wrong with rows, buckets and names is reported on the way."""
+        await self._read_rows()
+        self.total_bytes += sum(_size(blob.segment) for blob in self._blobs.values())
+        for prefix, uuids in self._parts().items():
+            listed, newest = await self._list(prefix)
+            for uuid in uuids:
+                places = listed.pop(uuid, {})
+                for found in await self._found(uuid, places, newest.get(uuid, 0)):
+                    yield found
+            for uuid, places in listed.items():
+                self._unknown[uuid] = sum(size for shards in places.values() for size in shards.values())
+        self._say_silent()
+        await self._say_unknown()
+
+    async def row(self, number: SegmentNo) -> SegmentRow | None:
+        """The row of a segment in use as it is now."""
+        row = await ask(self._subject.view.segment_row, number)
+        return None if row is None or row.condemned else row
+
+    async def still(self, found: Found) -> bool:
+        """Whether the volume still names the segment as it was found."""
+        if found.number is None:
+            return not self._subject.live or found.segment.uuid in await self._named()
+        row = await self.row(found.number)
+        return row is not None and row.segment == found.segment
+
+    # --- what should be there ----------------------------------------------------------
+
+    async def _read_rows(self) -> None:
+        after, table = 0, self._subject.view
+        self._rows, self.total_bytes = {}, 0
+        while rows := await ask(table.segments, after, BATCH):
+            for row in rows:
+                if row.segment is None:
+                    self._say_row(row, "its row means nothing")
+                else:
+                    self._rows[row.uuid] = row.number
+                    self.total_bytes += _size(row.segment)
+            after = rows[-1].number
+
+    def _parts(self) -> dict[str, list[bytes]]:
+        """Prefix of objects' names -> segments.  One part where there are few: a listing is a request."""
+        uuids = sorted({*self._rows, *self._blobs})
+        if len(uuids) < FEW:
+            return {layout.SEGMENT_PREFIX: uuids}
+        parts: dict[str, list[bytes]] = {layout.fan_prefix(first): [] for first in range(256)}
+        for uuid in uuids:
+            parts[layout.fan_prefix(uuid[0])].append(uuid)
+        return parts
+
+    async def _found(self, uuid: bytes, places: Places, mtime_ns: int) -> list[Found]:
+        found = []
+        row = await self.row(self._rows[uuid]) if uuid in self._rows else None
+        if row is not None and row.segment is not None and row.uuid == uuid and await self._sound(row):
+            found.append(Found(row.segment, row.number, True, places, mtime_ns))
+        blob = self._blobs.get(uuid)
+        if blob is not None:
+            found.append(Found(blob.segment, None, blob.newest, places, mtime_ns))
+        return found
+
+    async def _sound(self, row: SegmentRow) -> bool:
+        """Whether a row can be worked with, and chunks lie in its segment."""
+        assert row.segment is not None
+        try:
+            check_segment(row.segment, "its row")
+        except Corrupt as error:
+            self._say_row(row, str(error))
+            return False
+        return not row.segment.nowhere and bool(await ask(self._subject.view.all_in, row.number))
+
+    def _say_row(self, row: SegmentRow, why: str) -> None:
+        self._report.add("segment-row", Grade.DAMAGE, f"segment {row.number}", why)
+
+    # --- what is there -----------------------------------------------------------------
+
+    async def _list(self, prefix: str) -> tuple[dict[bytes, dict[Slot, dict[int, int]]], dict[bytes, int]]:
+        """Objects by segment, and when the newest of each was put."""
+        found: dict[bytes, dict[Slot, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+        newest: dict[bytes, int] = {}
+
+        async def look(slot: Slot, bucket: Bucket) -> None:
+            for info in await bucket.list(prefix):
+                name = layout.parse_shard(info.key)
+                if name is None:
+                    what = "is no object of objfs; it is left alone"
+                    self._report.add("foreign", Grade.REMARK, info.key, what, bucket=bucket.url)
+                    continue
+                found[name.uuid][slot][name.shard] = info.size
+                newest[name.uuid] = max(newest.get(name.uuid, 0), info.mtime_ns)
+
+        answers = await self._subject.buckets.each(look, slots=self.seen)
+        for slot, error in answers.errors.items():
+            self._silent[slot] = self._subject.left_out.get(slot, str(error))
+        return dict(found), newest
+
+    # --- the end -----------------------------------------------------------------------
+
+    def _say_silent(self) -> None:
+        for slot, why in sorted(self._silent.items()):
+            todo, name = "bring it back and look again", self._subject.name(slot)
+            self._report.add("bucket", Grade.UNSEEN, "its objects", why, bucket=name, todo=todo)
+
+    async def _say_unknown(self) -> None:
+        """What nothing names, and still does not after a second look."""
+        if self._subject.live and self._unknown:
+            await self._read_rows()
+            known = {*self._rows, *await self._named()}
+            self._unknown = {uuid: size for uuid, size in self._unknown.items() if uuid not in known}
+        for uuid in sorted(self._unknown)[:UNKNOWN_SHOWN]:
+            what = f"nothing names it ({self._unknown[uuid]} bytes): left by a crash, or under way"
+            self._report.add("unknown", Grade.REMARK, f"segment {uuid.hex()}", what)
+        rest = len(self._unknown) - UNKNOWN_SHOWN
+        if rest > 0:
+            self._report.add("unknown", Grade.REMARK, f"{rest} more segments", "nothing names them")
+
+
+def _size(segment: Segment) -> int:
+    """Of all objects of a segment."""
+    try:
+        check_segment(segment, "its row")
+    except Corrupt:
+        return 0
+    parts = Layout.from_segment(segment)
+    return sum(parts.object_size(shard) for shard in range(segment.code.n))
+
+
+def listing_faults(found: Found, listed: ShardFaults) -> dict[int, Fault]:
+    """What a listing shows of a segment.  A shard that only a manifest calls missing, and that is there, is
+    no fault: a manifest cannot be changed."""
+    segment, right = found.segment, Layout.from_segment(found.segment)
+    faults = {shard: Fault(UNLISTED, "its bucket was not listed", unseen=True) for shard in listed.unseen}
+    for shard in listed.gone:
+        if shard in listed.short:
+            what = f"has {listed.short[shard]} bytes, not {right.object_size(shard)}"
+            faults[shard] = Fault("shard-length", what)
+        elif shard in listed.moved:
+            faults[shard] = Fault("shard-moved", f"is in slot {listed.moved[shard]} instead")
+        elif shard in segment.missing:
+            faults[shard] = Fault("shard-unplaced", "could not be placed when it was written")
+        else:
+            faults[shard] = Fault("shard-missing", "is not there")
+    if found.number is not None:
+        for shard in listed.found:
+            faults[shard] = Fault("shard-found", "is there, and counts as missing in the table", frozenset())
+    return faults
