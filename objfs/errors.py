@@ -50,6 +50,7 @@ raise from this tree, the FUSE adapter reads ``errno`` and the command line read
     │   ├── VolumeExists              EEXIST    22
     │   ├── NoSuchSnapshot            ENOENT    25
     │   ├── SnapshotExists            EEXIST    26
+    │   ├── SnapshotHeld              EBUSY     27
     │   ├── WrongPassphrase           EACCES    10
     │   ├── HeldElsewhere             EBUSY     12
     │   ├── LeaseLost                 EROFS     12
@@ -92,6 +93,7 @@ class ExitCode(IntEnum):
     NOT_MOUNTED = 24
     NO_SUCH_SNAPSHOT = 25
     SNAPSHOT_EXISTS = 26
+    SNAPSHOT_HELD = 27
 
 
 class ObjfsError(Exception):
@@ -385,6 +387,13 @@ class SnapshotExists(VolumeError):
 
     errno = _errno.EEXIST
     exit_code = ExitCode.SNAPSHOT_EXISTS
+
+
+class SnapshotHeld(VolumeError):
+    """It is marked to be kept."""
+
+    errno = _errno.EBUSY
+    exit_code = ExitCode.SNAPSHOT_HELD
 
 
 class WrongPassphrase(VolumeError):

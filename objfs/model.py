@@ -121,12 +121,15 @@ class SnapshotFlag(IntFlag):
 
     HELD = 1
     """It is pruned never, and deleted only by force."""
+    SCHEDULED = 2
+    """A timer took it, and may prune it."""
 
 
 class Snapshot(NamedTuple):
     """A named moment: the tree as it stood at the end of ``generation``.
 
-    ``created_ns`` is nanoseconds since 1970 and for people; the order is that of generations.
+    ``created_ns`` is nanoseconds since 1970 and for people; the order is that of generations.  ``inodes`` and
+    ``content_bytes`` are what the volume had then, files without a name included.
     """
 
     name: bytes
@@ -134,6 +137,13 @@ class Snapshot(NamedTuple):
     created_ns: int
     comment: str = ""
     flags: int = 0
+    inodes: int = 0
+    content_bytes: int = 0
+
+    @property
+    def held(self) -> bool:
+        """Whether it is kept from being pruned and deleted."""
+        return bool(self.flags & SnapshotFlag.HELD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from objfs.app.control import Command, Report
+from objfs.app.differences import DifferenceCommands
 from objfs.app.engine import Engine
 from objfs.app.fsck import fsck_running
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
+from objfs.app.snapshots import SnapshotCommands
 from objfs.app.wire import Message, text
 from objfs.errors import MountError, UsageError
 from objfs.model import Ino
@@ -43,6 +45,8 @@ class Commands:
             "info": self.info,
             "fsck": self.fsck,
             "log-level": self.log_level,
+            **DifferenceCommands(self._engine).table(),
+            **SnapshotCommands(self._engine).table(),
         }
 
     async def ping(self, _request: Message, _report: Report) -> Message:

@@ -21,8 +21,10 @@ from objfs.app.footprint import Footprint, log_limit
 from objfs.app.losses import Losses
 from objfs.app.options import MountOptions
 from objfs.app.promises import Promises
+from objfs.app.restoring import Restorer
 from objfs.app.room import Room
 from objfs.app.safety import MutationGate, Safety
+from objfs.app.schedule import Schedule, policy_of
 from objfs.app.upkeep import Upkeep
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
 from objfs.errors import LeaseLost, NotDirectory, NotFound, ObjfsError, ReadOnly, UsageError
@@ -104,9 +106,14 @@ class Engine:
         self.snapshots = SnapshotKeeper(
             volume.meta, self.cache, self._mutations, self._volume_clock, self.flush
         )
+        self.schedule = Schedule(self.snapshots, policy_of(settings), self._volume_clock)
+        self.writeback = options.writeback
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.promises = Promises(volume.buckets, writes=not self.read_only)
         self.fs = self._make_fs(options)
+        self.restorer = Restorer(
+            volume.meta, self.cache, self.fs, self._mutations, self.clock, self._log_sync.sync
+        )
         self.following = self._make_following() if options.follow else None
         self.operations = Operations(self.fs, writeback=options.writeback, acl=options.acl)
         self._upkeep = self._make_upkeep()
@@ -225,6 +232,7 @@ class Engine:
             await nursery.start(self.cache.run)
             nursery.start_soon(self.fs.run)
             nursery.start_soon(self.room.run)
+            nursery.start_soon(self.snapshots.run)
             if self.checkpointer is not None and self.volume.lease is not None:
                 nursery.start_soon(self.checkpointer.run)
                 nursery.start_soon(self.volume.lease.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import cast
 
@@ -73,3 +74,14 @@ def cache_status(engine: Engine) -> dict[str, JSON]:
     """The cache's own figures and its limit."""
     figures = cast("dict[str, JSON]", asdict(engine.cache.statistics()))
     return figures | {"limit_bytes": engine.settings.cache_size}
+
+
+def snapshot_status(engine: Engine) -> dict[str, JSON]:
+    """How many there are, the newest, and the failure of a scheduled one that nothing has made good since."""
+    newest, failure = engine.table.newest_snapshot(), engine.schedule.failure
+    found: dict[str, JSON] = {"count": engine.table.count_snapshots()}
+    if newest is not None:
+        found |= {"newest": os.fsdecode(newest.name), "newest_ns": newest.created_ns}
+    if failure is not None:
+        found |= {"failed_ns": failure.at_ns, "error": failure.error}
+    return found

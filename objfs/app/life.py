@@ -19,7 +19,7 @@ import trio
 import objfs
 from objfs.app import mountpoint
 from objfs.app.engine import Engine
-from objfs.app.gauges import bucket_status, cache_status, checkpoint_status
+from objfs.app.gauges import bucket_status, cache_status, checkpoint_status, snapshot_status
 from objfs.app.status import Status, judge, resident_bytes
 from objfs.app.systemd import Notifier
 from objfs.app.watch import LoopWatch
@@ -142,4 +142,5 @@ class Life:
             store=asdict(engine.volume.store.statistics()),
             loop={"longest_s": lag.longest_s, "operation": lag.operation, "over_50ms": lag.over_50ms},
             memory_bytes=resident_bytes(),
+            snapshots=snapshot_status(engine),
         )

@@ -94,6 +94,8 @@ class Status:
     store: dict[str, JSON]
     loop: dict[str, JSON]
     memory_bytes: int
+    snapshots: dict[str, JSON] = field(default_factory=dict)
+    """How many, the newest, and why the last scheduled one failed."""
 
     def to_json(self) -> dict[str, JSON]:
         return cast("dict[str, JSON]", asdict(self))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -24,7 +24,7 @@ from objfs.cache.ledger import CleanLog, Sums
 from objfs.cache.ranges import RangeSet
 from objfs.cache.shelf import Shelf
 from objfs.errors import ObjfsError, StaleHandle
-from objfs.model import Chunk, ChunkId, ChunkTable, Clock, DirtyRange, Ino
+from objfs.model import Chunk, ChunkId, ChunkTable, Clock, DirtyRange, Ino, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,10 @@ class PowerCutTable(Protocol):
 
     def count_held(self, ino: Ino) -> None:
         """What the file's chunks hold is counted anew from their rows."""
+        ...
+
+    def drop_snapshots_showing(self, chunks: Collection[ChunkId]) -> Sequence[Snapshot]:
+        """Drops and returns the snapshots that show one of these versions."""
         ...
 
 
@@ -79,6 +83,7 @@ class Recovery:
         self._boot = boot
         self.sums: Sums = {}
         self._lost: dict[Ino, int] = {}
+        self._torn: set[ChunkId] = set()
         self._ends: dict[Ino, int] = {}
         self._foreign: list[Entry] = []
 
@@ -88,6 +93,7 @@ class Recovery:
         dirty = self._table.dirty_chunks()
         for row in dirty:
             self._recover_dirty(row)
+        self._drop_torn_snapshots()
         self._shorten()
         self._adopt_foreign()
         self._count_held()
@@ -125,7 +131,7 @@ class Recovery:
                     self._write_inline(one, sound)
                 sound.add(one.offset, end)
             else:
-                self._lose(row.ino, one)
+                self._lose(row, one)
             if one.data is not None:
                 self._shelf.ride(entry, entry.inline + one.length)
             elif not one.synced:
@@ -141,9 +147,11 @@ class Recovery:
             for one in ranges
         )
 
-    def _lose(self, ino: Ino, one: DirtyRange) -> None:
+    def _lose(self, row: Chunk, one: DirtyRange) -> None:
         """A range is gone.  Below the file's size of then older bytes show, or zeros that were there before;
         where the file grew with it nothing would show but zeros that nobody wrote, so there it ends."""
+        ino = row.ino
+        self._torn.add(row.chunk)
         self._lost[ino] = self._lost.get(ino, 0) + 1
         if one.size_before is not None:
             self._ends[ino] = min(one.size_before, self._ends.get(ino, one.size_before))
@@ -183,18 +191,27 @@ class Recovery:
         """Disk blocks that hold nothing any more: clipped, lost or unverifiable bytes."""
         return max(0, self._files.disk_bytes(entry.chunk) - entry.touched.total)
 
+    def _drop_torn_snapshots(self) -> None:
+        """A snapshot that shows bytes which are gone never reached the buckets: nobody was told that it is
+        there.  Before its versions count as whole."""
+        if not self._torn:
+            return
+        for snapshot in self._power_cut_table().drop_snapshots_showing(self._torn):
+            log.warning("power cut: snapshot %r was not durable yet and is gone", snapshot.name)
+
+    def _power_cut_table(self) -> PowerCutTable:
+        if not isinstance(self._table, PowerCutTable):
+            raise ObjfsError("this inode table cannot be used after a power cut")
+        return self._table
+
     def _shorten(self) -> None:
         """Files that lost what they grew by end before it."""
-        if not self._lost:
-            return
         table = self._table
-        if not isinstance(table, PowerCutTable):
-            raise ObjfsError("this inode table cannot be used after a power cut")
         for ino, size in self._ends.items():
             log.warning("power cut: ino=%d lost_ranges=%d size=%d", ino, self._lost[ino], size)
-            with self._table.transaction():
+            with table.transaction():
                 try:
-                    table.set_size_after_power_cut(ino, size)
+                    self._power_cut_table().set_size_after_power_cut(ino, size)
                 except StaleHandle:
                     continue  # only a snapshot knows the version: nobody can see a size
                 self._clip_tail(ino, size)
@@ -234,8 +251,7 @@ class Recovery:
     def _count_held(self) -> None:
         """Of files that lost a range.  After their rows say what is left."""
         for ino in self._lost:
-            if isinstance(self._table, PowerCutTable):
-                self._table.count_held(ino)
+            self._power_cut_table().count_held(ino)
 
     # --- clean ---
 

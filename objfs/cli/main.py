@@ -17,6 +17,7 @@ from objfs.cli.attach import attach
 from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
 from objfs.cli.context import say
+from objfs.cli.differences import diff, restore, versions
 from objfs.cli.flush import flush
 from objfs.cli.fsck import fsck
 from objfs.cli.info import info
@@ -27,9 +28,11 @@ from objfs.cli.mount import mount
 from objfs.cli.mount_helper import mount_helper
 from objfs.cli.recover import recover
 from objfs.cli.salvage import salvage
+from objfs.cli.snapshot import snapshot
 from objfs.cli.status import status
 from objfs.cli.umount import umount
 from objfs.cli.umount_helper import umount_helper
+from objfs.cli.usage import usage
 from objfs.errors import ExitCode, ObjfsError
 
 HELPERS = {"mount.fuse.objfs": "mount-helper", "umount.fuse.objfs": "umount-helper"}
@@ -54,10 +57,13 @@ _COMMANDS = (
     umount,
     status,
     flush,
+    snapshot,
+    usage,
     fsck,
     recover,
     salvage,
     info,
+    versions,
     key,
     bucket,
     bench,
@@ -68,6 +74,8 @@ _COMMANDS = (
 
 for _command in _COMMANDS:
     cli.add_command(_command)
+for _command in (diff, restore):
+    snapshot.add_command(_command)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from objfs.app.client import ControlClient
@@ -79,6 +81,7 @@ def describe(status: Fields) -> list[str]:
         f"checkpoint   {_checkpoint(status.object('checkpoint'))}",
         *_follow(status.object("follow")),
         f"content      {status.integer('inodes')} inodes, {size(status.integer('content_bytes'))}",
+        f"snapshots    {_snapshots(status.object('snapshots'))}",
         f"cache        {_cache(status.object('cache'))}",
         f"process      {status.integer('pid')}, {size(status.integer('memory_bytes'))} resident, "
         f"objfs {status.text('version')}",
@@ -144,6 +147,19 @@ def _follow(follow: Fields) -> list[str]:
     line = f"following    looked {looked} ago, went on to {moments} newer moments"
     error = follow.text("last_error", 65536)
     return [f"{line}; the last look failed: {error}" if error else line]
+
+
+def _snapshots(snapshots: Fields) -> str:
+    if not snapshots.value:
+        return "not known"
+    line = str(snapshots.integer("count"))
+    if snapshots.has("newest"):
+        newest = time.localtime(snapshots.integer("newest_ns") // 10**9)
+        line += f", the newest {snapshots.text('newest', 1024)} of {time.strftime('%Y-%m-%d %H:%M', newest)}"
+    if snapshots.has("error"):
+        failed = time.strftime("%Y-%m-%d %H:%M", time.localtime(snapshots.integer("failed_ns") // 10**9))
+        line += f"; the scheduled one of {failed} FAILED: {snapshots.text('error', 65536)}"
+    return line
 
 
 def _cache(cache: Fields) -> str:

@@ -6,15 +6,16 @@ present generation is copied to its ``_old`` twin before it changes, and a chunk
 names any more is deleted.  Knows no queries.
 
 Generations. ``volume.generation`` counts from 1; a snapshot notes the present one, G, and raises it. A
-row carries the generation it was ``born`` in. The first change of a row with ``born`` < generation
-copies it to the twin with ``died`` = generation; the row that stays is born now. So the tree at
-generation G is
+row carries the generation it was ``born`` in. The first change of a row that the newest snapshot shows
+(``born`` <= its G) copies it to the twin with ``died`` = generation; the row that stays is born now. So the
+tree at the generation G of a snapshot is
 
     SELECT ... FROM inode     WHERE born <= G
     UNION ALL
     SELECT ... FROM inode_old WHERE born <= G AND died > G
 
-and without a snapshot the twins stay empty.  The price is one comparison per change.
+and without a snapshot the twins stay empty.  The price is one comparison per change.  When a snapshot goes,
+rows of the twins that no other shows are removed later: ``forgotten`` says that there may be some.
 """
 
 from __future__ import annotations
@@ -120,8 +121,14 @@ CREATE TABLE snapshot (
     created_s  INTEGER NOT NULL,
     created_ns INTEGER NOT NULL,
     comment    TEXT    NOT NULL DEFAULT '',
-    flags      INTEGER NOT NULL DEFAULT 0
+    flags      INTEGER NOT NULL DEFAULT 0,  -- model.SnapshotFlag
+    inodes     INTEGER NOT NULL DEFAULT 0,  -- how many the tree had
+    bytes      INTEGER NOT NULL DEFAULT 0   -- the sum of their 'held'
 ) WITHOUT ROWID;
+CREATE INDEX snapshot_generation ON snapshot (generation);
+
+-- Generations of snapshots that are gone, while the twins may have rows that only those showed.
+CREATE TABLE forgotten (generation INTEGER PRIMARY KEY);
 
 -- Boots of this machine that rows of local_dirty speak of; a number is shorter than a boot id.
 CREATE TABLE local_boot (
@@ -227,6 +234,8 @@ _NOW = "(SELECT generation FROM volume)"
 # Directory offsets of what was copied aside: the order of readdir in a moment, without a look at the rows
 # that it does not show.
 _OLD_COOKIES = "CREATE INDEX entry_old_cookie ON entry_old (parent, cookie, born, died)"
+_SHOWN = "old.born <= (SELECT max(generation) FROM snapshot)"
+"""Whether a snapshot shows the row that changes: if any does, the newest does."""
 
 
 def _table(table: Versioned) -> Iterator[str]:
@@ -240,6 +249,12 @@ def _table(table: Versioned) -> Iterator[str]:
         f"CREATE TABLE {table.name}_old ({', '.join(columns)}, "
         f"PRIMARY KEY ({', '.join(keys)}, born)) WITHOUT ROWID"
     )
+    yield _died_index(table)
+
+
+def _died_index(table: Versioned) -> str:
+    """Finds what a snapshot that goes was the last to show."""
+    return f"CREATE INDEX {table.name}_old_died ON {table.name}_old (died, born)"
 
 
 def _triggers(table: Versioned) -> Iterator[str]:
@@ -250,7 +265,7 @@ def _triggers(table: Versioned) -> Iterator[str]:
     # A SELECT with WHERE instead of WHEN: copying and counting must happen in this order, in one trigger.
     copy = (
         f"INSERT OR IGNORE INTO {name}_old ({', '.join(values)}, born, died) "
-        f"SELECT {old}, old.born, generation FROM volume WHERE old.born < generation;"
+        f"SELECT {old}, old.born, generation FROM volume WHERE {_SHOWN};"
     )
     yield (
         f"CREATE TRIGGER {name}_insert BEFORE INSERT ON {name} WHEN new.born IS NOT {_NOW} BEGIN "
@@ -260,16 +275,16 @@ def _triggers(table: Versioned) -> Iterator[str]:
         f"CREATE TRIGGER {name}_born BEFORE UPDATE OF born ON {name} WHEN new.born IS NOT {_NOW} BEGIN "
         f"SELECT raise(ABORT, 'a row of {name} can only be reborn in the present generation'); END"
     )
-    # WHEN keeps the usual case, a row of the present generation, free of any work.
+    # WHEN keeps the usual case, a row that no snapshot shows, free of any work.
     reborn = f"UPDATE {name} SET born = {_NOW} WHERE {same};"
     changed = f"AFTER UPDATE OF {', '.join(values)} ON {name}"
     if not table.counted:
-        yield f"CREATE TRIGGER {name}_update {changed} WHEN old.born < {_NOW} BEGIN {copy} {reborn} END"
-        yield f"CREATE TRIGGER {name}_delete AFTER DELETE ON {name} WHEN old.born < {_NOW} BEGIN {copy} END"
+        yield f"CREATE TRIGGER {name}_update {changed} WHEN {_SHOWN} BEGIN {copy} {reborn} END"
+        yield f"CREATE TRIGGER {name}_delete AFTER DELETE ON {name} WHEN {_SHOWN} BEGIN {copy} END"
         return
     # The copy names the version before the living row lets go of it, so one trigger does all three.
     up, down = _counting(table)
-    yield f"CREATE TRIGGER {name}_update {changed} WHEN old.born < {_NOW} BEGIN {reborn} END"
+    yield f"CREATE TRIGGER {name}_update {changed} WHEN {_SHOWN} BEGIN {reborn} END"
     yield f"CREATE TRIGGER {name}_count_insert AFTER INSERT ON {name} BEGIN {up} END"
     yield f"CREATE TRIGGER {name}_count_update {changed} BEGIN {up} {copy} {down} END"
     yield f"CREATE TRIGGER {name}_delete AFTER DELETE ON {name} BEGIN {copy} {down} END"
@@ -302,12 +317,26 @@ def statements() -> list[str]:
 Migration = Callable[[sqlite_utils.Database], None]
 
 
-def _list_moments(database: sqlite_utils.Database) -> None:
-    """Schema 2: a directory of a named moment is listed in order."""
-    database.execute(_OLD_COOKIES)
+def _remove_what_nobody_shows(database: sqlite_utils.Database) -> None:
+    """1 to 2: snapshots can go, and are listed.  Only what a snapshot shows is copied, and what none shows is
+    found; a directory of a moment has its order."""
+    run = database.conn.execute
+    for column in ("inodes", "bytes"):
+        run(f"ALTER TABLE snapshot ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+    run("CREATE INDEX snapshot_generation ON snapshot (generation)")
+    run("CREATE TABLE forgotten (generation INTEGER PRIMARY KEY)")
+    for table in VERSIONED:
+        run(_died_index(table))
+        twins = (table.name, f"{table.name}_old")
+        named = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (?, ?)"
+        for (name,) in run(named, twins).fetchall():
+            run(f"DROP TRIGGER {name}")
+        for statement in _triggers(table):
+            run(statement)
+    run(_OLD_COOKIES)
 
 
-MIGRATIONS: Sequence[Migration] = (_list_moments,)
+MIGRATIONS: Sequence[Migration] = (_remove_what_nobody_shows,)
 """What turns schema n into n+1 stands at n-1; each runs in one transaction with the new number."""
 
 

@@ -8,7 +8,7 @@ does it.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,6 +285,10 @@ class MetaDatabase:
         """Counts anew what the file's chunks hold."""
         self._dirty.count_held(ino)
 
+    def drop_snapshots_showing(self, chunks: Collection[ChunkId]) -> list[Snapshot]:
+        """Forgets those that show a version, or one over it; looks at the whole map."""
+        return self._snapshots.drop_showing(chunks)
+
     # --- segments (volume) -------------------------------------------------------------
 
     def apply_patch(self, segments: Mapping[SegmentNo, Segment], placed: Sequence[Placed]) -> None:
@@ -335,10 +339,6 @@ class MetaDatabase:
         """New placement, missing shards and placement generation.  Raises StoreError."""
         self._segments.update(number, segment)
 
-    def new_generation(self) -> int:
-        """Ends the present generation (what a snapshot names) and returns its number."""
-        return self._db.new_generation()
-
     # --- named moments -----------------------------------------------------------------
 
     def truncates(self, limit: int) -> list[Ino]:
@@ -362,8 +362,18 @@ class MetaDatabase:
         """The tree of a named moment, read-only, over the same connection."""
         return SnapshotTable(self, lambda: self._db, snapshot)
 
+    def count_snapshots(self) -> int:
+        return self._snapshots.count()
+
+    def newest_snapshot(self) -> Snapshot | None:
+        return self._snapshots.newest()
+
+    def mark_snapshot(self, name: bytes, flags: int) -> Snapshot:
+        """Raises NoSuchSnapshot."""
+        return self._snapshots.mark(name, flags)
+
     def drop_snapshot(self, name: bytes) -> Snapshot:
-        """Forgets the name.  Raises NoSuchSnapshot."""
+        """Forgets the name; ``clear_forgotten`` removes what it alone has shown.  Raises NoSuchSnapshot."""
         return self._snapshots.drop(name)
 
     def plan_restore(self, snapshot: Snapshot, root: Ino, path: bytes) -> Plan:
@@ -373,6 +383,10 @@ class MetaDatabase:
     def restore(self, plan: Plan, now_ns: int) -> Restored:
         """The present becomes what the moment was; atomic.  Raises InvalidArgument."""
         return self._restores.restore(plan, now_ns)
+
+    def clear_forgotten(self, limit: int) -> bool:
+        """Removes at most about ``limit`` rows that no snapshot shows; True when none is left."""
+        return self._snapshots.clear(limit)
 
     # --- looking at it -----------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import quote
 
 from objfs.errors import Corrupt, Unclean
@@ -95,7 +95,7 @@ class TableView:
         """Doing it twice is harmless."""
         self._connection.close()
 
-    def __enter__(self) -> TableView:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -105,6 +105,24 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "delete_grace", "seconds", 86400.0, "Time for which an unused segment is still kept.", 0, 31536000
     ),
+    *(
+        Setting(
+            f"snapshot_keep_{rule}",
+            "count",
+            default,
+            f"Scheduled snapshots: {meaning} are kept. Others are never pruned by a timer.",
+            0,
+            1000000,
+        )
+        for rule, default, meaning in (
+            ("last", 0, "so many of the newest"),
+            ("hourly", 24, "the newest of so many hours"),
+            ("daily", 7, "the newest of so many days"),
+            ("weekly", 5, "the newest of so many weeks"),
+            ("monthly", 12, "the newest of so many months"),
+            ("yearly", 0, "the newest of so many years"),
+        )
+    ),
 )
 
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -128,6 +146,12 @@ class VolumeSettings:
     recovery_window: float = 3600.0
     recovery_keep: int = 8
     delete_grace: float = 86400.0
+    snapshot_keep_last: int = 0
+    snapshot_keep_hourly: int = 24
+    snapshot_keep_daily: int = 7
+    snapshot_keep_weekly: int = 5
+    snapshot_keep_monthly: int = 12
+    snapshot_keep_yearly: int = 0
 
     @classmethod
     def read(cls, values: Mapping[str, object], where: str = "settings") -> VolumeSettings:

@@ -1,8 +1,9 @@
-"""Snapshots of an open volume: taken in one step, durable in the buckets, dropped.
+"""Snapshots of an open volume: taken in one step, durable in the buckets, dropped, and cleared away.
 
-Owns the order of a creation.  Promises that a snapshot is one whole moment which contains everything that was
-written before it was asked for, and that its bytes never change: the versions that were dirty then are frozen
-in the step that names the moment, so later writes begin new ones.  Nothing depends on the size of the tree.
+Owns the order of a creation, and the task that removes what no snapshot shows any more.  Promises that a
+snapshot is one whole moment which contains everything that was written before it was asked for, and that its
+bytes never change: the versions that were dirty then are frozen in the step that names the moment, so later
+writes begin new ones.  Neither depends on the size of the tree.
 
 A truncate that goes on hides rows from readers of the present, and a reader of the snapshot would see them
 again: so those are finished first, piece by piece, and the moment is taken in the step that finds none left.
@@ -11,20 +12,25 @@ again: so those are finished first, piece by piece, and the moment is taken in t
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
 from objfs.cache import ChunkCache
-from objfs.errors import LeaseLost, ObjfsError, ReadOnly, Unreachable, UsageError
+from objfs.errors import LeaseLost, ObjfsError, ReadOnly, SnapshotHeld, Unreachable, UsageError
 from objfs.fs.data import CHUNKS_PER_STEP
 from objfs.meta import MetaDatabase
-from objfs.model import DOING, NAME_MAX, Clock, Snapshot, WriteGate
+from objfs.model import DOING, NAME_MAX, Clock, Snapshot, SnapshotFlag, WriteGate
+from objfs.volume.retention import Policy, Verdict, judge
 
 log = logging.getLogger(__name__)
 
 COMMENT_MAX = 4096
 """Bytes of a comment."""
+ROWS_PER_STEP = 64
+PIECE_S = 0.005
+"""How long one piece of removing holds the loop, and how long it is left to others in between."""
+RETRY_S = 1.0
 
 
 def shown(name: bytes) -> str:
@@ -63,6 +69,7 @@ class SnapshotKeeper:
         self._gate = gate
         self._clock = clock
         self._publish = publish
+        self._wake = trio.Event()
 
     def recover(self) -> None:
         """After a crash, before anybody writes: versions that a snapshot shows are not written in place."""
@@ -77,7 +84,7 @@ class SnapshotKeeper:
         """Raises NoSuchSnapshot."""
         return self._table.snapshot(name)
 
-    async def create(self, name: bytes, comment: str = "", *, wait: bool = True) -> Snapshot:
+    async def create(self, name: bytes, comment: str = "", *, flags: int = 0, wait: bool = True) -> Snapshot:
         """Names the present moment; with ``wait`` returns when it is recoverable from the buckets.
 
         Raises UsageError (name, comment), SnapshotExists, ReadOnly, LeaseLost; and Unreachable when it was
@@ -90,21 +97,83 @@ class SnapshotKeeper:
         DOING.operation = "snapshot"
         self._gate.check()
         with self._table.transaction():
-            taken = self._table.create_snapshot(name, self._clock.now_ns(), comment)
+            taken = self._table.create_snapshot(name, self._clock.now_ns(), comment, flags)
             self._cache.freeze()
         log.info("snapshot taken name=%s generation=%d", shown(name), taken.generation)
         if wait:
             await self._published(f"snapshot {shown(name)} is taken")
         return taken
 
-    async def delete(self, name: bytes, *, wait: bool = True) -> Snapshot:
-        """Drops a snapshot.  Raises NoSuchSnapshot, ReadOnly, LeaseLost, Unreachable."""
-        self._gate.check()
-        dropped = self._table.drop_snapshot(name)
-        log.info("snapshot deleted name=%s generation=%d", shown(name), dropped.generation)
+    async def delete(self, name: bytes, *, force: bool = False, wait: bool = True) -> Snapshot:
+        """Drops a snapshot, a held one by ``force`` only.  Raises NoSuchSnapshot, SnapshotHeld, ReadOnly,
+        LeaseLost; and Unreachable when it is gone here, but the buckets do not know that yet."""
+        found = self.get(name)
+        if found.held and not force:
+            raise SnapshotHeld(f"snapshot {shown(name)} is held: release it first, or use --force")
+        self._drop([found])
         if wait:
             await self._published(f"snapshot {shown(name)} is deleted")
-        return dropped
+        return found
+
+    async def hold(self, name: bytes, *, held: bool) -> Snapshot:
+        """Keeps a snapshot from being pruned and deleted, or lets it go; durable as a creation is.  Raises
+        NoSuchSnapshot, ReadOnly, LeaseLost, Unreachable."""
+        self._gate.check()
+        flags = self.get(name).flags & ~SnapshotFlag.HELD
+        marked = self._table.mark_snapshot(name, flags | (SnapshotFlag.HELD if held else 0))
+        await self._published(f"snapshot {shown(name)} is marked")
+        return marked
+
+    async def prune(self, policy: Policy, *, flags: int = 0, dry: bool = False) -> list[Verdict]:
+        """Drops what a policy does not keep, among the snapshots that have all of ``flags``; returns what was
+        decided on each, newest first.  ``dry``: decides only.  Raises ReadOnly, LeaseLost, Unreachable."""
+        verdicts = judge([one for one in self.listed() if one.flags & flags == flags], policy)
+        going = [verdict.snapshot for verdict in verdicts if not verdict.reasons]
+        if going and not dry:
+            self._drop(going)
+            await self._published(f"{len(going)} snapshots are deleted")
+        return verdicts
+
+    def _drop(self, going: Sequence[Snapshot]) -> None:
+        self._gate.check()
+        with self._table.transaction():
+            for one in going:
+                self._table.drop_snapshot(one.name)
+        for one in going:
+            log.info("snapshot deleted name=%s generation=%d", shown(one.name), one.generation)
+        self._wake.set()
+
+    # --- what no snapshot shows any more ---------------------------------------------------
+
+    async def run(self) -> None:
+        """Removes it in the background, until cancelled or nothing may be written; begins with what earlier
+        mounts have left."""
+        while self._gate.open:
+            self._wake = trio.Event()
+            await self.clear()
+            await self._wake.wait()
+
+    async def clear(self) -> None:
+        """Removes all of it, in pieces that leave the loop to others; also while ``run`` does."""
+        while self._gate.open:
+            try:
+                if self._clear_piece():
+                    return
+            except ObjfsError as error:
+                log.error("rows that no snapshot shows stay, tried again in %.0f s: %s", RETRY_S, error)
+                await trio.sleep(RETRY_S)
+            await trio.sleep(PIECE_S)
+
+    def _clear_piece(self) -> bool:
+        DOING.operation = "clear snapshots"
+        until = self._clock.monotonic() + PIECE_S
+        with self._table.transaction():
+            while not self._table.clear_forgotten(ROWS_PER_STEP):
+                if self._clock.monotonic() >= until:
+                    return False
+            return True
+
+    # --- parts -----------------------------------------------------------------------------
 
     async def _finish_truncates(self) -> None:
         """On return there is none, until the caller awaits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -26,6 +26,7 @@ from objfs.model import (
     SegmentKind,
     SegmentNo,
     Slot,
+    Snapshot,
 )
 
 
@@ -119,6 +120,10 @@ class MemoryTable:
 
     def set_size_after_power_cut(self, ino: Ino, size: int) -> None:
         self.truncate(ino, min(size, self.sizes.get(ino, 0)), 0, 0)
+
+    def drop_snapshots_showing(self, chunks: Collection[ChunkId]) -> list[Snapshot]:
+        """There are no snapshots here."""
+        return []
 
     def count_held(self, ino: Ino) -> None:
         """Nobody asks this table for it."""

@@ -26,6 +26,11 @@ def make_double() -> MemoryInodeTable:
     return MemoryInodeTable(CHUNK, new_root(0, 0, START), BOOT)
 
 
+def snapshot(table: MetaDatabase) -> int:
+    """Names the present moment; returns its generation."""
+    return table.create_snapshot(b"g%d" % table.generation, START).generation
+
+
 def regular(now_ns: int = START, mode: int = 0o644) -> NewInode:
     return NewInode(stat.S_IFREG | mode, 1000, 100, now_ns)
 

@@ -15,7 +15,7 @@ from objfs.meta.repair import reindex, restore_volume_row
 from objfs.meta.view import TableView
 from objfs.model import ROOT, ChunkId, Ino, Location, RenameFlag, SegmentNo
 from tests.meta.contract import mkdir, mkfile, store, write
-from tests.meta.support import BOOT, CHUNK, START, make, segment, symlink
+from tests.meta.support import BOOT, CHUNK, START, make, segment, snapshot, symlink
 
 LF = b"/lost+found"
 TREE = {
@@ -172,7 +172,7 @@ DAMAGE = {
     ),
     "in use and freed": Damage("freed", "INSERT INTO local_freed VALUES (2)"),
     "died before birth": Damage("generations", "INSERT INTO xattr_old VALUES (4, x'00', x'00', 1, 1)"),
-    "snapshot to come": Damage("generations", "INSERT INTO snapshot VALUES (x'61', 5, 0, 0, '', 0)"),
+    "snapshot to come": Damage("generations", "INSERT INTO snapshot VALUES (x'61', 5, 0, 0, '', 0, 0, 0)"),
     "next numbers": Damage("numbers", "UPDATE volume SET next_ino = 1, next_chunk = 1, next_segment = 1"),
 }
 
@@ -220,7 +220,7 @@ def test_no_number_is_used_twice_after_a_repair(damaged: tuple[MetaDatabase, Dam
     mend(table)
     ino = mkfile(table, ROOT, b"new")
     store(table, write(table, ino))
-    table.new_generation()
+    snapshot(table)
     table.set_xattr(ino, b"user.a", b"v", 0, START)
     assert table.check() == []
 

@@ -13,9 +13,10 @@ from objfs.errors import Corrupt, NewerFormat, ObjfsError
 from objfs.meta import MetaDatabase, schema
 from objfs.model import ROOT, AttrChange, Ino, RenameFlag
 from tests.meta.contract import mkdir, mkfile, store, write
-from tests.meta.support import BOOT, CHUNK, make, placed, segment
+from tests.meta.support import BOOT, CHUNK, make, placed, segment, snapshot
 
 Row = tuple[object, ...]
+SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_a_change_leaves_the_old_row_readable(tmp_path: Path, name: str, kind: s
     table = make(tmp_path / "meta.db")
     fill(table)
     before = everything_at(table, 1)
-    assert table.new_generation() == 1
+    assert snapshot(table) == 1
     statement, values = KINDS[kind](name, 2)
     for _ in range(2):  # the second time there is nothing old left to keep
         sql(table).execute(statement, values)
@@ -112,7 +113,7 @@ def test_a_change_leaves_the_old_row_readable(tmp_path: Path, name: str, kind: s
 @pytest.mark.parametrize("name", ["inode", "entry", "xattr", "map"])
 def test_a_stale_birth_is_refused(table: MetaDatabase, name: str) -> None:
     fill(table)
-    table.new_generation()
+    snapshot(table)
     for born in (1, 3):
         with pytest.raises(sqlite3.IntegrityError, match="present generation"):
             sql(table).execute(NEW[name], (born,))
@@ -134,7 +135,7 @@ def test_upload_compaction_and_reading_keep_nothing(table: MetaDatabase) -> None
     ino = fill(table)
     chunk = table.chunk_at(ino, 0)
     assert chunk is not None
-    table.new_generation()
+    snapshot(table)
     before = everything_at(table, 1)
     table.mark_synced(chunk.chunk, [(0, CHUNK)])
     store(table, chunk)
@@ -153,20 +154,20 @@ def test_the_tree_at_an_old_generation(table: MetaDatabase) -> None:
     kept = write(table, ino, 1)
     moments = {}
 
-    def snapshot() -> None:
+    def take() -> None:
         generation = table.generation
         moments[generation] = everything_at(table, generation)
-        assert table.new_generation() == generation
+        assert snapshot(table) == generation
 
-    snapshot()
+    take()
     table.rename(ROOT, b"f", sub, b"g", RenameFlag.REPLACE, 20)
     write(table, ino, 1)
     table.set_xattr(ino, b"user.a", b"2", 0, 21)
-    snapshot()
+    take()
     table.truncate(ino, 0, 22, 10)
     table.remove_xattr(ino, b"user.a", 23)
     other = mkfile(table, ROOT, b"f")
-    snapshot()
+    take()
     table.unlink(sub, b"g", 24)
     table.purge(ino, 10)
     table.rmdir(ROOT, b"d", 25)
@@ -177,8 +178,9 @@ def test_the_tree_at_an_old_generation(table: MetaDatabase) -> None:
     assert table.chunk(kept.chunk) == kept, "the first snapshot needs it"
     assert table.count() == (1, 0)
     # Pruning the first snapshot: rows that only it needs go, and with them the version.
-    for one in schema.VERSIONED:
-        sql(table).execute(f"DELETE FROM {one.name}_old WHERE died <= 2")
+    table.drop_snapshot(b"g1")
+    while not table.clear_forgotten(1):
+        pass
     assert table.chunk(kept.chunk) is None
     assert {generation: everything_at(table, generation) for generation in (2, 3)} == {
         generation: moments[generation] for generation in (2, 3)
@@ -188,7 +190,7 @@ def test_the_tree_at_an_old_generation(table: MetaDatabase) -> None:
 def test_a_rolled_back_generation_is_forgotten(table: MetaDatabase) -> None:
     def fail() -> None:
         with table.transaction():
-            table.new_generation()
+            snapshot(table)
             raise ObjfsError("on purpose")
 
     with pytest.raises(ObjfsError, match="on purpose"):
@@ -227,34 +229,57 @@ def test_migrations_run_once_and_whole(tmp_path: Path) -> None:
         if broken:
             raise ObjfsError("on purpose")
 
-    steps = (*schema.MIGRATIONS, two, three)
-    first = schema.VERSION
     broken = True
     make(tmp_path / "meta.db").close()
     connection = sqlite3.connect(tmp_path / "meta.db", isolation_level=None)
+    connection.execute("PRAGMA user_version = 1")
     with pytest.raises(ObjfsError, match="on purpose"):
-        schema.migrate(connection, steps)
+        schema.migrate(connection, (two, three))
     database = sqlite_utils.Database(connection)
-    assert connection.execute("PRAGMA user_version").fetchone() == (first + 1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
     assert "colour" in database["inode"].columns_dict
     broken = False
-    assert schema.migrate(connection, steps) == 1
-    assert schema.migrate(connection, steps) == 0
-    assert connection.execute("PRAGMA user_version").fetchone() == (first + 2,)
+    assert schema.migrate(connection, (two, three)) == 1
+    assert schema.migrate(connection, (two, three)) == 0
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     assert schema.row_counts(connection)["inode"] == 1
     database.close()
 
 
-def test_a_table_of_the_first_schema_is_brought_to_the_present_one(tmp_path: Path) -> None:
-    with make(tmp_path / "meta.db") as table:
-        fill(table)
-        sql(table).execute("DROP INDEX entry_old_cookie")
-        sql(table).execute("PRAGMA user_version = 1")
-    present = sqlite3.connect(":memory:", isolation_level=None)
-    schema.create(present)
-    definition = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
-    with MetaDatabase.open(tmp_path / "meta.db", boot_id=BOOT) as table:
-        assert set(sql(table).execute(definition)) == set(present.execute(definition))
-        assert table.log.pending > 0, "what the migration changed is shipped like everything else"
-        assert table.check() == []
-    present.close()
+def described(connection: sqlite3.Connection) -> dict[str, object]:
+    """Columns of each table, and the text of everything else."""
+    found: dict[str, object] = {}
+    for kind, name, text in connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+        columns = connection.execute("SELECT * FROM pragma_table_info(?)", (name,)).fetchall()
+        found[name] = columns if kind == "table" else text
+    return found
+
+
+def test_the_first_schema_is_migrated(tmp_path: Path) -> None:
+    """What it holds stays, and from then on it is like one that was made today."""
+    path = tmp_path / "meta.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.executescript(SCHEMA_1.read_text())
+    connection.execute(
+        "INSERT INTO volume (one, generation, uuid, chunk_size, created_s, created_ns, next_ino, next_chunk, "
+        "next_segment) VALUES (1, 1, x'000102030405060708090a0b0c0d0e0f', 1024, 1, 1, 2, 1, 1)"
+    )
+    connection.execute(
+        "INSERT INTO inode (ino, mode, uid, gid, nlink, rdev, size, mtime_s, mtime_ns, ctime_s, ctime_ns, "
+        "btime_s, btime_ns, parent, next_cookie, born) "
+        "VALUES (1, 16877, 0, 0, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 3, 1)"
+    )
+    connection.close()
+    make(tmp_path / "new.db").close()
+    with (
+        MetaDatabase.open(path, boot_id=BOOT) as old,
+        MetaDatabase.open(tmp_path / "new.db", boot_id=BOOT) as new,
+    ):
+        assert described(sql(old)) == described(sql(new))
+        fill(old)
+        before = everything_at(old, snapshot(old))
+        old.unlink(ROOT, b"f", 5)
+        assert everything_at(old, 1) == before
+        assert old.check() == []
+    with MetaDatabase.open(path, boot_id=BOOT) as again:
+        assert again.snapshots()[0].inodes == 2

@@ -104,7 +104,7 @@ async def _fill(rig: Rig) -> None:
     rig.create(b"twin")
     rig.write(b"twin", 0, BIG[:CHUNK])
     await rig.checkpointer.flush()
-    table.new_generation()
+    table.create_snapshot(b"before", now(rig))
     rig.write(b"small", 0, b"s" * 100)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from objfs.errors import NoSuchSnapshot, ReadOnly, SnapshotExists, Unreachable, UsageError
+from objfs.errors import NoSuchSnapshot, ReadOnly, SnapshotExists, SnapshotHeld, Unreachable, UsageError
 from objfs.meta.schema import WHOLE
-from objfs.model import ROOT, Ino
+from objfs.model import ROOT, Ino, SnapshotFlag
+from objfs.volume.open import OpenOptions
+from objfs.volume.retention import Policy
 from objfs.volume.snapshots import SnapshotKeeper, check_name
 from tests.volume.rigs import CHUNK, Cloud, Rig, Tree, running
 from tests.volume.support import TrioClock
@@ -172,4 +174,105 @@ async def test_a_name_that_is_not_there_cannot_be_deleted(tmp_path: Path) -> Non
         with trio.fail_after(10):
             assert (await snapshots.delete(b"s")).name == b"s"
         assert snapshots.listed() == []
+        await rig.leave()
+
+
+def old_rows(rig: Rig) -> int:
+    """Rows that are kept for snapshots."""
+    return sum(
+        rig.table._db.all(f"SELECT count(*) FROM {one}_old")[0][0]
+        for one in ("inode", "entry", "xattr", "map")
+    )
+
+
+async def test_what_only_deleted_snapshots_had_is_removed_also_by_the_next_mount(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    home = cloud.home()
+    await cloud.make(home)
+    async with running(await cloud.open(home)) as rig:
+        for number in range(300):
+            rig.create(b"%d" % number)
+        rig.write(b"0", 0, b"x" * 200_000)
+        await rig.drain()
+        snapshots = keeper(rig)
+        await snapshots.create(b"s")
+        for number in range(300):
+            rig.unlink(b"%d" % number)
+        await snapshots.delete(b"s")
+        assert old_rows(rig) > 600
+        assert not rig.table.clear_forgotten(10)
+    rig.vanish()
+    async with running(await cloud.open(home)) as rig:
+        assert old_rows(rig) > 500
+        with trio.fail_after(60):
+            await keeper(rig).clear()
+        assert old_rows(rig) == 0
+        assert rig.table.check() == []
+        assert len(rig.table.segments_without_chunks(10)) == 1
+        await rig.leave()
+
+
+async def test_a_held_one_is_deleted_by_force_only(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    home = cloud.home()
+    await cloud.make(home)
+    async with running(await cloud.open(home)) as rig:
+        snapshots = keeper(rig)
+        for name in (b"a", b"b", b"c"):
+            await snapshots.create(name)
+        await snapshots.hold(b"a", held=True)
+        await snapshots.hold(b"b", held=True)
+        with pytest.raises(SnapshotHeld, match="release it first"):
+            await snapshots.delete(b"a")
+        await snapshots.delete(b"b", force=True)
+        assert [one.name for one in snapshots.listed()] == [b"a", b"c"]
+        await snapshots.hold(b"a", held=False)
+        await snapshots.delete(b"a")
+        await rig.leave()
+
+
+async def test_pruning_keeps_what_the_policy_says_and_what_is_held(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    home = cloud.home()
+    await cloud.make(home)
+    async with running(await cloud.open(home)) as rig:
+        snapshots = keeper(rig)
+        for name in (b"mine", b"a", b"b", b"c"):
+            await snapshots.create(name, flags=0 if name == b"mine" else SnapshotFlag.SCHEDULED)
+        await snapshots.hold(b"a", held=True)
+        policy = Policy(last=1)
+        dry = await snapshots.prune(policy, flags=SnapshotFlag.SCHEDULED, dry=True)
+        assert len(snapshots.listed()) == 4
+        assert await snapshots.prune(policy, flags=SnapshotFlag.SCHEDULED) == dry
+        assert [one.name for one in snapshots.listed()] == [b"mine", b"a", b"c"]
+        await rig.leave()
+
+
+async def test_a_power_cut_leaves_no_snapshot_that_lacks_bytes(tmp_path: Path) -> None:
+    """Rows reach the disk before bytes: one that the buckets do not have yet is whole, or not there."""
+    cloud = Cloud(tmp_path)
+    home = cloud.home()
+    await cloud.make(home)
+    async with running(await cloud.open(home, OpenOptions(host="host", boot=b"before"))) as rig:
+        rig.create(b"a")
+        rig.write(b"a", 0, b"old" * 1000)
+        safe = await keeper(rig).create(b"safe")
+        rig.create(b"b")
+        rig.write(b"b", 0, b"lost" * 1000)
+        await keeper(rig).create(b"torn", wait=False)
+        rig.write(b"b", 0, b"over")
+        await keeper(rig).create(b"over it", wait=False)
+        rig.volume.meta.sync_log()
+        lost = rig.table.chunk_at(rig.table.lookup(ROOT, b"b").ino, 0)
+        assert lost is not None
+        assert lost.base is not None
+    rig.vanish()
+    (torn,) = home.cache_path.glob(f"*/{lost.base:016x}")
+    torn.write_bytes(bytes(4000))
+    async with running(await cloud.open(home)) as rig:
+        assert rig.table.snapshots() == [safe]
+        keeper(rig).recover()
+        await keeper(rig).clear()
+        assert await tree_at(rig, safe.generation) == {b"a": b"old" * 1000}
+        assert rig.table.check() == []
         await rig.leave()

@@ -1,0 +1,68 @@
+"""A command for a volume, mounted here or not: the mount does it, or the volume is opened for it alone.
+
+Owns the choice between the two.  Without a mount the state directory is locked and, for what changes
+something, the lease is taken; everything is in the buckets on return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import trio
+
+from objfs.app.client import ControlClient
+from objfs.app.control import Command
+from objfs.app.engine import Engine, Order, opened_engine
+from objfs.app.fsck import locked_run
+from objfs.app.options import MountOptions
+from objfs.app.wire import Message
+from objfs.errors import NotMounted
+from objfs.volume.fields import JSON
+from objfs.volume.header import Secret
+from objfs.volume.local import VolumeHome
+
+Progress = Callable[[Message], None]
+Table = Callable[[Engine], Mapping[str, Command]]
+
+
+def ask(
+    home: VolumeHome,
+    secret: Callable[[], Secret],
+    table: Table,
+    command: str,
+    *,
+    writes: bool,
+    on_progress: Progress = lambda _message: None,
+    **arguments: JSON,
+) -> Message:
+    """The answer to one command.  ``secret`` is asked for only where no mount runs.
+
+    Raises what the command raises, and without a mount what opening a volume raises.
+    """
+    try:
+        with ControlClient(home.control_path) as mount:
+            return mount.ask(command, on_progress, None, **arguments)
+    except NotMounted:
+        return _alone(
+            Order(home, secret(), MountOptions(read_only=not writes)), table, command, on_progress, arguments
+        )
+
+
+def _alone(
+    order: Order, table: Table, command: str, on_progress: Progress, arguments: Mapping[str, JSON]
+) -> Message:
+    async def report(message: Message) -> None:
+        on_progress(message)
+        await trio.lowlevel.checkpoint()
+
+    async def body() -> Message:
+        async with opened_engine(order, lambda _note: None) as engine, trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            answer = await table(engine)[command](dict(arguments), report)
+            await engine.snapshots.clear()
+            await engine.finish()
+            nursery.cancel_scope.cancel()
+            return answer
+        raise AssertionError("unreachable: the nursery was cancelled by itself")
+
+    return locked_run(order.home, body)
