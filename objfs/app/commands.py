@@ -21,7 +21,6 @@ from objfs.app.life import Life
 from objfs.app.snapshots import SnapshotCommands
 from objfs.app.wire import Message, text
 from objfs.errors import MountError, UsageError
-from objfs.model import Ino
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,8 @@ class Commands:
         number = request.get("ino")
         if not isinstance(number, int):
             raise UsageError("the request lacks an inode number")
-        return await inspect_file(self._engine.table, Ino(number))
+        fs, ino = self._engine.operations.located(number)
+        return await inspect_file(fs.tables, ino)
 
     async def fsck(self, request: Message, report: Report) -> Message:
         notes = [""]

@@ -33,6 +33,7 @@ class DifferenceCommands:
         return {
             "snapshot-diff": self.diff,
             "snapshot-restore": self.restore,
+            "snapshot-directory": self.directory,
             "versions": self.versions,
         }
 
@@ -64,6 +65,11 @@ class DifferenceCommands:
             "names": len(outcome.done.names),
             "undo": os.fsdecode(outcome.undo.name) if outcome.undo is not None else "",
         }
+
+    async def directory(self, request: Message, _report: Report) -> Message:
+        """Where a snapshot is shown, below the root of the mount.  Raises NoSuchSnapshot."""
+        self._engine.snapshots.get(_bytes(request, "name"))
+        return {"directory": self._engine.snapshot_dir}
 
     async def versions(self, request: Message, report: Report) -> Message:
         found = await trio.to_thread.run_sync(self._versions, _bytes(request, "path"))

@@ -8,12 +8,14 @@ buckets keeps the lease, so that no other machine goes on without them by accide
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
+from objfs.app.browse import NoBarrier, Showing
 from objfs.app.buckets import OpenBucket, opened
 from objfs.app.clock import SystemClock, VolumeClock
 from objfs.app.follow import Following
@@ -27,7 +29,7 @@ from objfs.app.safety import MutationGate, Safety
 from objfs.app.schedule import Schedule, policy_of
 from objfs.app.upkeep import Upkeep
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
-from objfs.errors import LeaseLost, NotDirectory, NotFound, ObjfsError, ReadOnly, UsageError
+from objfs.errors import LeaseLost, NoSuchSnapshot, NotDirectory, NotFound, ObjfsError, ReadOnly, UsageError
 from objfs.fs import FileSystem, FsSettings
 from objfs.fuse.operations import Operations
 from objfs.meta import SCHEMA_VERSION
@@ -59,13 +61,6 @@ class Order:
     home: VolumeHome
     secret: Secret
     options: MountOptions
-
-
-class NoBarrier:
-    """The barrier of a mount that writes nothing: everything is in the buckets already."""
-
-    async def flush(self) -> None:
-        await trio.lowlevel.checkpoint()
 
 
 class Engine:
@@ -110,12 +105,14 @@ class Engine:
         self.writeback = options.writeback
         self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
         self.promises = Promises(volume.buckets, writes=not self.read_only)
+        self._showing = Showing(self.table, self.cache, self.gate, clock, self.room.capacity)
         self.fs = self._make_fs(options)
+        self.snapshot_dir = options.snapshot_dir
         self.restorer = Restorer(
             volume.meta, self.cache, self.fs, self._mutations, self.clock, self._log_sync.sync
         )
         self.following = self._make_following() if options.follow else None
-        self.operations = Operations(self.fs, writeback=options.writeback, acl=options.acl)
+        self.operations = self._make_operations(options)
         self._upkeep = self._make_upkeep()
         self._mutations.on_many = self._upkeep.look
 
@@ -190,7 +187,14 @@ class Engine:
             note=self.safety.at_publish,
         )
 
+    def _make_operations(self, options: MountOptions) -> Operations:
+        browsing = None if options.snapshot else self._showing.browsing(options)
+        return Operations(self.fs, writeback=options.writeback, acl=options.acl, browsing=browsing)
+
     def _make_fs(self, options: MountOptions) -> FileSystem:
+        if options.snapshot:
+            past = self.table.at(self.table.snapshot(os.fsencode(options.snapshot)))
+            return self._showing.past(past, find_root(past, options.subdir))
         settings = FsSettings(
             chunk_size=self.header.chunk_size,
             read_only=self.read_only,
@@ -379,7 +383,7 @@ async def opened_engine(order: Order, note: Callable[[str], None]) -> AsyncItera
         volume = await open_volume(order.home, order.secret, plain, clock=clock, options=wanted, note=note)
         try:
             engine = Engine(volume, settings, order.options, buckets, clock)
-        except UsageError:
+        except (UsageError, NoSuchSnapshot):
             await _give_back(volume)
             raise
         try:

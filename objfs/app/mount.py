@@ -25,6 +25,7 @@ from objfs.app.engine import Engine, Order, opened_engine
 from objfs.app.follow import Following
 from objfs.app.life import Life
 from objfs.app.options import MountOptions
+from objfs.app.snapshot_home import removed_afterwards
 from objfs.app.systemd import Notifier
 from objfs.app.watch import LoopWatch
 from objfs.app.wire import first_cause
@@ -95,7 +96,11 @@ async def _mounted(plan: MountPlan, readiness: Readiness, watch: LoopWatch) -> s
     """The whole life; returns why the end was not clean, or an empty text."""
     life = Life(plan.volume.name, plan.directory, watch, Notifier(plan.environment))
     order = Order(plan.volume, plan.secret, plan.options)
-    async with _locked(plan.volume, readiness.note), opened_engine(order, readiness.note) as engine:
+    async with (
+        _locked(plan.volume, readiness.note),
+        removed_afterwards(plan.volume, plan.directory),
+        opened_engine(order, readiness.note) as engine,
+    ):
         await _serve(plan, life, engine, readiness)
     return life.outcome
 

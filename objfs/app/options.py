@@ -7,6 +7,7 @@ given as options too and hold for this mount alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from objfs.errors import BadSetting
 from objfs.fs import AtimeRule
+from objfs.model import NAME_MAX
 from objfs.volume.settings import BY_NAME, Value, parse_value
 
 
@@ -73,6 +75,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("follow", Effect.OWN, "Read only, and goes on to newer moments as they are published."),
     Option("writeback", Effect.OWN, "Let the kernel delay writes: faster, and only fsync promises order."),
     Option("subdir", Effect.OWN, "Mount only this directory of the volume.", "PATH"),
+    Option("snapshot", Effect.OWN, "Mount this snapshot, read only, instead of the present.", "NAME"),
+    Option("snapshot_dir", Effect.OWN, "The directory of snapshots, `.snapshots` if not given.", "NAME"),
+    Option("show_snapshots", Effect.OWN, "That directory is listed too."),
     Option("take_over", Effect.OWN, "Take the volume from a machine that is gone."),
     Option("force", Effect.OWN, "Mount although fewer than a majority of the buckets answer."),
     Option("passphrase_file", Effect.OWN, "Read the passphrase from this file.", "FILE"),
@@ -97,6 +102,9 @@ class MountOptions:
     take_over: bool = False
     force: bool = False
     subdir: str = ""
+    snapshot: str = ""
+    snapshot_dir: str = ".snapshots"
+    show_snapshots: bool = False
     passphrase_file: Path | None = None
     key_file: Path | None = None
     settings: Mapping[str, Value] = field(default_factory=dict)
@@ -108,7 +116,16 @@ def parse(texts: Iterable[str]) -> MountOptions:
     for text in texts:
         for item in filter(None, text.split(",")):
             options = _apply(options, *item.partition("=")[::2])
-    return _kernel(options, "ro") if options.follow else options
+    return of_snapshot(_kernel(options, "ro") if options.follow else options, options.snapshot)
+
+
+def of_snapshot(options: MountOptions, snapshot: str) -> MountOptions:
+    """The same for a mount of a snapshot, where one is named.  Raises BadSetting."""
+    if not snapshot:
+        return options
+    if options.follow:
+        raise BadSetting("options follow and snapshot: a snapshot has no newer moments")
+    return replace(_kernel(options, "ro"), snapshot=snapshot)
 
 
 def _apply(options: MountOptions, name: str, value: str) -> MountOptions:
@@ -148,6 +165,10 @@ def _atime(options: MountOptions, name: str) -> MountOptions:
 def _own(options: MountOptions, name: str, value: str) -> MountOptions:
     if name == "subdir":
         return replace(options, subdir=value.strip("/"))
+    if name == "snapshot":
+        return replace(options, snapshot=value)
+    if name == "snapshot_dir":
+        return replace(options, snapshot_dir=_entry_name(value))
     if name == "passphrase_file":
         return replace(options, passphrase_file=Path(value))
     if name == "key_file":
@@ -158,9 +179,17 @@ def _own(options: MountOptions, name: str, value: str) -> MountOptions:
                    diratime=options.diratime and name != "nodiratime",
                    allow_other=options.allow_other or name == "allow_other",
                    follow=options.follow or name == "follow",
+                   show_snapshots=options.show_snapshots or name == "show_snapshots",
                    writeback=options.writeback or name == "writeback",
                    take_over=options.take_over or name == "take_over",
                    force=options.force or name == "force")  # fmt: skip
+
+
+def _entry_name(value: str) -> str:
+    """Raises BadSetting for what no entry of a directory can be called."""
+    if value in (".", "..") or "/" in value or len(os.fsencode(value)) > NAME_MAX:
+        raise BadSetting(f"option snapshot_dir: {value!r} cannot be the name of a directory")
+    return value
 
 
 def kernel_arguments(options: MountOptions, source: str) -> set[str]:

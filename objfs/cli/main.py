@@ -16,6 +16,7 @@ import objfs
 from objfs.cli.attach import attach
 from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
+from objfs.cli.cat import cat
 from objfs.cli.context import say
 from objfs.cli.differences import diff, restore, versions
 from objfs.cli.flush import flush
@@ -64,6 +65,7 @@ _COMMANDS = (
     salvage,
     info,
     versions,
+    cat,
     key,
     bucket,
     bench,

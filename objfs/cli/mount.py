@@ -10,8 +10,9 @@ import click
 
 from objfs.app import mountpoint
 from objfs.app.mount import MountPlan, start
-from objfs.app.options import MountOptions, parse
+from objfs.app.options import MountOptions, of_snapshot, parse
 from objfs.app.remount import remount
+from objfs.app.snapshot_home import snapshot_home
 from objfs.cli.context import home, say
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.local import VolumeHome
@@ -24,6 +25,7 @@ from objfs.volume.local import VolumeHome
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
 @click.option("--read-only", is_flag=True, help="Take no lease and write nothing (the same as -o ro).")
 @click.option("--follow", is_flag=True, help="Read only, and go on to newer moments (the same as -o follow).")
+@click.option("--snapshot", default="", metavar="SNAPSHOT", help="Mount this snapshot, read only.")
 @click.option("--subdir", default="", metavar="PATH", help="Mount only this directory of the volume.")
 @click.option("--make-dir", is_flag=True, help="Make DIRECTORY (mode 000) when it is missing.")
 @click.option("--take-over", is_flag=True, help="Take the volume from a machine that is gone.")
@@ -36,6 +38,7 @@ def mount(
     foreground: bool,
     read_only: bool,
     follow: bool,
+    snapshot: str,
     subdir: str,
     make_dir: bool,
     take_over: bool,
@@ -45,8 +48,8 @@ def mount(
     recovery_key_file: Path | None,
 ) -> int:
     """Mount volume NAME at DIRECTORY; returns when it is mounted."""
-    extra = [name for name, asked in (("ro", read_only), ("follow", follow)) if asked]
-    asked = parse([*options, *extra])
+    extra = [word for word, given in (("ro", read_only), ("follow", follow)) if given]
+    asked = of_snapshot(parse([*options, *extra]), snapshot)
     asked = replace(
         asked,
         subdir=subdir.strip("/") or asked.subdir,
@@ -71,9 +74,13 @@ def run(
     if options.remount:
         remount(home(), directory, options, name)
         return 0
+    name, _, snapshot = name.partition("@")
+    options = of_snapshot(options, snapshot)
     volume = VolumeHome(home(), name)
     volume.require()
     place = mountpoint.prepare(directory, make=make_dir)
     secret = read_secret(name, SecretFiles(options.passphrase_file, options.key_file, recovery))
+    if options.snapshot:
+        volume = snapshot_home(volume, options.snapshot)
     plan = MountPlan(volume, place, options, secret, dict(os.environ))
     return start(plan, foreground=foreground, say=say)

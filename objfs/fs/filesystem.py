@@ -50,7 +50,7 @@ class FileSystem:
         barrier: Barrier,
         capacity: CapacitySource,
     ) -> None:
-        self._table = table
+        self.tables = self._table = table
         self._cache = cache
         self._gate = gate
         self._stamps = clock = Stamps(clock)

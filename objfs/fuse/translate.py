@@ -5,8 +5,9 @@ that no handler under ``guarded`` raises anything but FUSEError (an exception th
 the whole mount); cancellation passes.
 
 Inode numbers: a mount has one device number, so the inodes of a browsed snapshot must differ from the
-live ones: st_ino is the view's slot (16 bits) and the inode (48 bits); slot 0 is the live view.  The
-protocol calls the root of a mount 1, whichever directory of the volume that is.
+live ones: st_ino is the view's slot (16 bits) and the inode (48 bits); slot 0 is the live view, ``browse``
+says what the others are.  The protocol calls the root of a mount 1, whichever directory of the volume that
+is.
 """
 
 from __future__ import annotations
@@ -81,12 +82,14 @@ class Views:
 
 
 class Translator:
-    """Builds pyfuse3's records for one view."""
+    """Builds pyfuse3's records for one view; ``generation`` tells its inodes from those of a view that had
+    the same slot before, for who keeps numbers longer than the kernel."""
 
-    def __init__(self, views: Views, slot: int, settings: FuseSettings) -> None:
+    def __init__(self, views: Views, slot: int, settings: FuseSettings, generation: int = 0) -> None:
         self._views = views
         self._slot = slot
         self._settings = settings
+        self._generation = generation
 
     def entry(self, attr: Attr) -> pyfuse3.EntryAttributes:
         """``st_blocks`` counts 512-byte blocks of what the file's chunks hold: less than the size where
@@ -94,6 +97,7 @@ class Translator:
         settings = self._settings
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = self._views.encode(self._slot, attr.ino)
+        entry.generation = self._generation
         entry.entry_timeout = settings.entry_timeout
         entry.attr_timeout = settings.attr_timeout
         entry.st_mode = attr.mode

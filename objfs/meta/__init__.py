@@ -2,10 +2,11 @@
 
 ``MetaDatabase`` is the table, ``PageLog`` says which of its pages changed since the last checkpoint,
 ``Replica`` is its image as last published, ``PageSet`` the pages that go from one to the other;
-``SnapshotTable`` is the tree of a named moment.
+``SnapshotTable`` is the tree of a named moment, ``MomentsTable`` the directory of all of them.
 """
 
 from objfs.meta.database import WAL_SOFT_LIMIT, settle
+from objfs.meta.moments import Moment, MomentsTable
 from objfs.meta.pages import PageSet
 from objfs.meta.replica import Replica
 from objfs.meta.schema import PAGE_SIZE
@@ -21,6 +22,8 @@ __all__ = [
     "Backfilled",
     "MetaDatabase",
     "MetaStatistics",
+    "Moment",
+    "MomentsTable",
     "PageLog",
     "PageSet",
     "Replica",

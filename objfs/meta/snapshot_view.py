@@ -101,8 +101,10 @@ KEPT = "SELECT 1 FROM snapshot WHERE name = ? AND generation = ?"
 QUERIES = (*(GET, LOOKUP, READDIR, READDIR_OLD, GET_XATTR, LIST_XATTR, CHUNK_AT, BETWEEN, BETWEEN_OLD, KEPT),)
 
 
-class _Live(ChunkTable, Protocol):
+class Live(ChunkTable, Protocol):
     """The present table."""
+
+    def get(self, ino: Ino) -> Attr: ...
 
     def count(self) -> tuple[int, int]: ...
 
@@ -118,16 +120,56 @@ class Unchangeable:
     commit_inline = mark_synced = place = forget_freed = _refuse
 
 
-class SnapshotTable(Unchangeable):
+class BesideLive(Unchangeable):
+    """What has no moments, as the present table ``live`` has it: versions, segments, counts."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Nothing changes, so there is nothing to join."""
+        return nullcontext()
+
+    def count(self) -> tuple[int, int]:
+        """Those of the volume now: counting a moment would read all of it."""
+        return self._live.count()
+
+    def orphans(self, limit: int) -> list[Ino]:
+        """None: they are the present table's."""
+        return []
+
+    def chunk(self, chunk: ChunkId) -> Chunk | None:
+        return self._live.chunk(chunk)
+
+    def dirty_ranges(self, chunk: ChunkId) -> list[DirtyRange]:
+        return self._live.dirty_ranges(chunk)
+
+    def dirty_chunks(self) -> list[Chunk]:
+        return self._live.dirty_chunks()
+
+    def dirty_ids(self) -> list[ChunkId]:
+        return self._live.dirty_ids()
+
+    def freed(self, limit: int) -> list[ChunkId]:
+        return self._live.freed(limit)
+
+    def segment(self, number: SegmentNo) -> Segment:
+        return self._live.segment(number)
+
+    def chunks_in_segment(self, number: SegmentNo) -> list[Chunk]:
+        return self._live.chunks_in_segment(number)
+
+
+class SnapshotTable(BesideLive):
     """``model.InodeTable`` and ``model.ChunkTable`` of one named moment of the table ``live``.
 
     ``database`` gives the database of ``live``; both belong to the same thread.  All reading methods raise
     StaleHandle when the moment is no longer kept, besides what the ports say.
     """
 
-    def __init__(self, live: _Live, database: Callable[[], Database], snapshot: Snapshot) -> None:
+    def __init__(self, live: Live, database: Callable[[], Database], snapshot: Snapshot) -> None:
+        super().__init__(live)
         self.snapshot = snapshot
-        self._live = live
         self._database = database
         self._generation = snapshot.generation
         self._kept_as_of: tuple[Database, int] | None = None
@@ -143,10 +185,6 @@ class SnapshotTable(Unchangeable):
                 raise StaleHandle(f"snapshot {name.decode(errors='replace')} was deleted")
             self._kept_as_of = as_of
         return database
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Nothing changes, so there is nothing to join."""
-        return nullcontext()
 
     # --- names and attributes ----------------------------------------------------------
 
@@ -199,14 +237,6 @@ class SnapshotTable(Unchangeable):
             self._inode(ino)
         return [row[0] for row in rows]
 
-    def orphans(self, limit: int) -> list[Ino]:
-        """None: they are the present table's."""
-        return []
-
-    def count(self) -> tuple[int, int]:
-        """Those of the volume now: counting a moment would read all of it."""
-        return self._live.count()
-
     # --- which version was where -------------------------------------------------------
 
     def chunk_at(self, ino: Ino, index: int) -> Chunk | None:
@@ -218,26 +248,3 @@ class SnapshotTable(Unchangeable):
         rows = [*self._db.all(BETWEEN, values), *self._db.all(BETWEEN_OLD, values)]
         rows.sort(key=lambda row: row[-1])
         return [to_chunk(row[:-1]) for row in rows[:limit]]
-
-    # --- versions and segments, which have no moments ----------------------------------
-
-    def chunk(self, chunk: ChunkId) -> Chunk | None:
-        return self._live.chunk(chunk)
-
-    def dirty_ranges(self, chunk: ChunkId) -> list[DirtyRange]:
-        return self._live.dirty_ranges(chunk)
-
-    def dirty_chunks(self) -> list[Chunk]:
-        return self._live.dirty_chunks()
-
-    def dirty_ids(self) -> list[ChunkId]:
-        return self._live.dirty_ids()
-
-    def freed(self, limit: int) -> list[ChunkId]:
-        return self._live.freed(limit)
-
-    def segment(self, number: SegmentNo) -> Segment:
-        return self._live.segment(number)
-
-    def chunks_in_segment(self, number: SegmentNo) -> list[Chunk]:
-        return self._live.chunks_in_segment(number)

@@ -20,6 +20,7 @@ from objfs.meta.database import Database
 from objfs.meta.dirty import Dirty
 from objfs.meta.entries import Entries
 from objfs.meta.inodes import Inodes
+from objfs.meta.moments import MomentsTable
 from objfs.meta.rename import Renames
 from objfs.meta.repair import Repairs
 from objfs.meta.restore import Plan, Restored, Restores
@@ -371,6 +372,11 @@ class MetaDatabase:
     def mark_snapshot(self, name: bytes, flags: int) -> Snapshot:
         """Raises NoSuchSnapshot."""
         return self._snapshots.mark(name, flags)
+
+    def moments(self, path: Sequence[bytes] = ()) -> MomentsTable:
+        """The directory of all named moments, over the same connection; ``path`` leads to the directory of
+        each that is shown as its root."""
+        return MomentsTable(self, lambda: self._db, path)
 
     def drop_snapshot(self, name: bytes) -> Snapshot:
         """Forgets the name; ``clear_forgotten`` removes what it alone has shown.  Raises NoSuchSnapshot."""

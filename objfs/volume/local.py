@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import itertools
 import json
 import logging
@@ -25,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from objfs.errors import BadSetting, Corrupt, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
 from objfs.volume.fields import JSON, Fields, canonical
@@ -32,7 +34,8 @@ from objfs.volume.settings import VolumeSettings
 
 log = logging.getLogger(__name__)
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(@[A-Za-z0-9._~%-]{1,150})?")
+_SNAPSHOT_MAX = 150
 TOML_FORMAT = 1
 SALVAGE, UNFINISHED = "salvage-", ".new"
 """How the name of a directory begins where local contents are set aside, and ends until all of them are."""
@@ -92,7 +95,8 @@ class Lock:
 
 
 class VolumeHome:
-    """The state directory of one volume.  Makes nothing until ``create``."""
+    """The state directory of one volume, or (``NAME@SNAPSHOT``) of a mount that shows one of its snapshots.
+    Makes nothing until ``create``."""
 
     def __init__(self, home: Path, name: str) -> None:
         if not NAME_PATTERN.fullmatch(name):
@@ -115,8 +119,23 @@ class VolumeHome:
         self.cache_path = self.path / "cache"
         self.control_path = self.path / "control.sock"
 
+    @property
+    def shows_snapshot(self) -> bool:
+        """Whether it is that of a snapshot."""
+        return "@" in self.name
+
+    def of_snapshot(self, snapshot: str) -> VolumeHome:
+        """That of a snapshot; what the name of a file, or a line of /proc/mounts, cannot hold is written
+        otherwise."""
+        name = quote(os.fsencode(snapshot), safe="")
+        if len(name) > _SNAPSHOT_MAX:
+            name = hashlib.blake2b(os.fsencode(snapshot), digest_size=16).hexdigest()
+        return VolumeHome(self.path.parent, f"{self.name}@{name}")
+
     def create(self) -> None:
         """Makes the directory, mode 0700, durably.  Raises VolumeExists when it holds a volume.toml."""
+        if self.shows_snapshot:
+            raise UsageError(f"{self.name!r} is not a volume name: what is after '@' is a snapshot")
         if self.config_path.exists():
             raise VolumeExists(f"a volume named {self.name} is known here already ({self.path})")
         make_directory(self.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from objfs.app.options import OPTIONS, kernel_arguments, parse
+from objfs.app.options import OPTIONS, kernel_arguments, of_snapshot, parse
 from objfs.errors import BadSetting, ExitCode
 from objfs.fs import AtimeRule
 
@@ -46,6 +46,18 @@ def test_acls_are_enforced_unless_told_otherwise() -> None:
     assert parse([]).acl
     assert not parse(["noacl"]).acl
     assert parse(["noacl,acl"]).acl
+
+
+def test_a_snapshot_is_read_only_and_has_no_newer_moments() -> None:
+    options = parse(["snapshot=monday,snapshot_dir=.history,show_snapshots"])
+    assert (options.snapshot, options.snapshot_dir, options.show_snapshots) == ("monday", ".history", True)
+    assert options.read_only
+    assert of_snapshot(parse(["rw"]), "a,b").kernel == ("ro",)
+    with pytest.raises(BadSetting, match="follow"):
+        parse(["follow,snapshot=x"])
+    for name in ("a/b", ".", "..", "x" * 256):
+        with pytest.raises(BadSetting, match="snapshot_dir"):
+            parse([f"snapshot_dir={name}"])
 
 
 def test_settings_hold_for_one_mount() -> None:

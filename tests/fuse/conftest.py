@@ -30,11 +30,11 @@ class Mounted:
 
 
 @contextmanager
-def mount(path: Path, *flags: str) -> Iterator[Mounted]:
+def mount(path: Path, *flags: str, module: str = "tests.fuse.mounted") -> Iterator[Mounted]:
     """Mounts, and whatever happens unmounts and reaps; what the process complains of fails the test."""
     path.mkdir()
     with (path.parent / f"{path.name}.log").open("w+") as log:
-        command = [sys.executable, "-m", "tests.fuse.mounted", str(path), *flags]
+        command = [sys.executable, "-m", module, str(path), *flags]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=log)
         try:

@@ -121,7 +121,13 @@ def test_versions_of_a_file(station: Station, book: Path) -> None:
     station.run("snapshot", "create", mount, "same")
     one.write_bytes(b"other and longer\n")
     station.run("snapshot", "create", mount, "other")
+    assert station.run("cat", f"{one}@same").stdout == TEXT.decode()
     one.unlink()
+    assert station.run("cat", f"{one}@other").stdout == "other and longer\n"
+    assert (
+        "there is no snapshot none"
+        in station.run("cat", f"{one}@none", code=ExitCode.NO_SUCH_SNAPSHOT).stderr
+    )
     found = json.loads(station.run("versions", one, "--json").stdout)
     assert [(v["snapshot"], v["size"], v["moments"]) for v in found] == [("other", 17, 1), ("same", 12, 2)]
     assert "same" in station.run("versions", one).stdout

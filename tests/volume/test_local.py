@@ -296,3 +296,15 @@ def test_json_files_are_absent_or_whole(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"{")
     with pytest.raises(Corrupt):
         read_json(tmp_path / "x")
+
+
+def test_the_directory_of_a_snapshot_is_beside_that_of_its_volume(tmp_path: Path) -> None:
+    volume = VolumeHome(tmp_path, "v")
+    plain = volume.of_snapshot("monday")
+    assert (plain.path, plain.shows_snapshot, volume.shows_snapshot) == (tmp_path / "v@monday", True, False)
+    assert volume.of_snapshot("a b/é").name == "v@a%20b%2F%C3%A9"
+    names = {volume.of_snapshot(name).name for name in ("x" * 255, "x" * 254, "é" * 127)}
+    assert len(names) == 3
+    assert max(map(len, names)) < 60
+    with pytest.raises(UsageError, match="is a snapshot"):
+        plain.create()
