@@ -15,6 +15,7 @@ import trio
 
 from objfs.app.control import Command, Report
 from objfs.app.cost import cost_of
+from objfs.app.differences import DifferenceCommands
 from objfs.app.engine import Engine
 from objfs.app.fsck import fsck_running
 from objfs.app.gc import Wish, collect
@@ -56,6 +57,7 @@ class Commands:
             "scrub": self.scrub,
             "repair": self.repair,
             "log-level": self.log_level,
+            **DifferenceCommands(self._engine).table(),
             **SnapshotCommands(self._engine).table(),
         }
 

@@ -24,6 +24,7 @@ from objfs.app.footprint import Footprint, log_limit
 from objfs.app.losses import Losses
 from objfs.app.options import MountOptions
 from objfs.app.promises import Promises
+from objfs.app.restoring import Restorer
 from objfs.app.room import Room
 from objfs.app.safety import MutationGate, Safety
 from objfs.app.schedule import Schedule, policy_of
@@ -119,6 +120,10 @@ class Engine:
         self._showing = Showing(self.table, self.cache, self.gate, clock, self.room.capacity)
         self.standing = Standing(lambda: self.table.path, lambda: self.header, self._blobs)
         self.fs = self._make_fs(options)
+        self.snapshot_dir = options.snapshot_dir
+        self.restorer = Restorer(
+            volume.meta, self.cache, self.fs, self._mutations, self.clock, self._log_sync.sync
+        )
         self.following = self._make_following() if options.follow else None
         self.operations = self._make_operations(options)
         self._upkeep = self._make_upkeep()

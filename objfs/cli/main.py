@@ -17,8 +17,11 @@ from objfs.cli.attach import attach
 from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
 from objfs.cli.bucket_change import CHANGES
+from objfs.cli.cat import cat
 from objfs.cli.context import say
 from objfs.cli.cost import cost
+from objfs.cli.differences import diff, versions
+from objfs.cli.differences import restore as restore_in_place
 from objfs.cli.export import export, import_archive
 from objfs.cli.flush import flush
 from objfs.cli.fsck import fsck
@@ -76,6 +79,8 @@ _COMMANDS = (
     import_archive,
     salvage,
     info,
+    versions,
+    cat,
     key,
     bucket,
     bench,
@@ -86,8 +91,10 @@ _COMMANDS = (
 
 for _command in _COMMANDS:
     cli.add_command(_command)
-for _change in CHANGES:
-    bucket.add_command(_change)
+for _command in CHANGES:
+    bucket.add_command(_command)
+for _command in (diff, restore_in_place):
+    snapshot.add_command(_command)
 
 
 def main() -> None:

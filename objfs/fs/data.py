@@ -115,8 +115,17 @@ class Data:
 
     # --- writing -----------------------------------------------------------------------
 
-    async def write(self, ino: Ino, offset: int, data: bytes, *, clear_suid: bool = False) -> int:
-        """All of ``data`` at ``offset``; returns its length.
+    async def write(
+        self,
+        ino: Ino,
+        offset: int,
+        data: bytes,
+        *,
+        clear_suid: bool = False,
+        still: Callable[[], object] = lambda: None,
+    ) -> int:
+        """All of ``data`` at ``offset``; returns its length.  ``still`` is called after the wait for room and
+        raises where the file is not the one any more that the caller means.
 
         Raises FileTooBig, ReadOnly, NoSpace.  When the local disk fails in the middle, what was
         written before stays, as a file system may leave it.
@@ -129,6 +138,7 @@ class Data:
             return 0
         await self._admit(ino, len(data))
         self._writable()
+        still()
         self._write_now(ino, offset, data, clear_suid)
         return len(data)
 
@@ -218,6 +228,16 @@ class Data:
         else:
             chunk = self._table.begin_chunk(ino, index, chunk.chunk, length)
         self._table.clip_chunk(chunk.chunk, keep)
+
+    @property
+    def truncating(self) -> bool:
+        """Whether a truncate goes on that takes several steps."""
+        return bool(self._busy)
+
+    async def truncated(self) -> None:
+        """Returns when no such truncate goes on, until the caller awaits."""
+        for ino in list(self._busy):
+            await self._wait_turn(ino)
 
     async def _wait_turn(self, ino: Ino) -> None:
         while (busy := self._busy.get(ino)) is not None:

@@ -14,6 +14,7 @@ to the kernel says so with ``looked_up``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import trio
 
@@ -132,6 +133,21 @@ class FileSystem:
         """The inodes that the kernel may remember something of; it never learns of the root by a lookup."""
         return [self.settings.root, *self._handles.known()]
 
+    # --- restores ----------------------------------------------------------------------
+
+    async def settled(self) -> None:
+        """Returns when no truncate goes on that takes several steps, until the caller awaits."""
+        while self._data.truncating:
+            await self._data.truncated()
+
+    def replaced(self, rewritten: Iterable[Ino], lost: Iterable[Ino]) -> None:
+        """In the step that changed rows behind the back of those who use them: handles of these files are
+        stale, and those that lost their last name are purged when nobody holds them."""
+        without_name = list(lost)
+        self._handles.replace({*rewritten, *without_name})
+        for ino in without_name:
+            self.orphans.unlinked(ino, self._handles)
+
     # --- names -------------------------------------------------------------------------
 
     def lookup(self, parent: Ino, name: bytes) -> Attr:
@@ -204,7 +220,7 @@ class FileSystem:
     def opendir(self, ino: Ino) -> Handle:
         """Raises NotDirectory, StaleHandle."""
         self._atimes.note(self._names.lookup(ino, b"."))
-        return self._handles.open(ino, os.O_RDONLY)
+        return self._handles.open(ino, os.O_RDONLY | os.O_DIRECTORY)
 
     # --- bytes -------------------------------------------------------------------------
 
@@ -222,7 +238,9 @@ class FileSystem:
         handle = self._handles.get(fh)
         if not handle.writes:
             raise BadHandle(f"file handle {fh} is open for reading only")
-        written = await self._data.write(handle.ino, offset, data, clear_suid=clear_suid)
+        written = await self._data.write(
+            handle.ino, offset, data, clear_suid=clear_suid, still=lambda: self._handles.get(fh)
+        )
         if handle.synchronous:
             await self._data.fsync(handle.ino)
         return written

@@ -8,23 +8,30 @@ names, tables or bytes: whether an unused inode is also without a name is the li
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
-from objfs.errors import BadHandle
+from objfs.errors import BadHandle, StaleHandle
 from objfs.model import Ino
 
 
 @dataclass(slots=True, eq=False)
 class Handle:
     """One open file or directory.  ``page`` is how many entries its last reader could take; ``marked``:
-    opening it set the access time, and no read has told the kernel so."""
+    opening it set the access time, and no read has told the kernel so; ``replaced``: what it was opened on is
+    not there any more, though the inode may be."""
 
     fh: int
     ino: Ino
     flags: int
     page: int = 32
     marked: bool = False
+    replaced: bool = False
+
+    @property
+    def lists(self) -> bool:
+        """It is a directory's."""
+        return bool(self.flags & os.O_DIRECTORY)
 
     @property
     def writes(self) -> bool:
@@ -68,7 +75,18 @@ class Handles:
         return handle
 
     def get(self, fh: int) -> Handle:
-        """Raises BadHandle for a number that is not open."""
+        """Raises BadHandle for a number that is not open, StaleHandle where its file was replaced."""
+        handle = self._find(fh)
+        if handle.replaced:
+            raise StaleHandle(f"inode {handle.ino} was replaced by a restore: open it again")
+        return handle
+
+    def replace(self, inodes: Container[Ino]) -> None:
+        """Handles of these files answer StaleHandle from now on; those of directories go on."""
+        for handle in self._handles.values():
+            handle.replaced |= not handle.lists and handle.ino in inodes
+
+    def _find(self, fh: int) -> Handle:
         try:
             return self._handles[fh]
         except KeyError:
@@ -76,7 +94,7 @@ class Handles:
 
     def close(self, fh: int) -> Handle:
         """Raises BadHandle; tells ``on_unused`` when this was the inode's last user."""
-        handle = self.get(fh)
+        handle = self._find(fh)
         del self._handles[fh]
         self._drop(self._opens, handle.ino, 1)
         return handle

@@ -13,6 +13,7 @@ import resource
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import pyfuse3
 import trio
@@ -20,7 +21,24 @@ import trio
 from objfs.errors import BadSetting, MountPointUnusable
 from objfs.fuse import kernel
 from objfs.fuse.operations import Operations
-from objfs.meta.compare import Comparison
+from objfs.model import Ino
+
+
+class Changes(Protocol):
+    """What differs from what the kernel was told."""
+
+    def inodes(self) -> Iterable[Ino]:
+        """Those with other attributes, or that came or went."""
+        ...
+
+    def rewritten(self) -> Iterable[Ino]:
+        """Files with other content that their size and time may not tell of."""
+        ...
+
+    def names(self) -> Iterable[tuple[Ino, bytes]]:
+        """(directory, name) of what came, went or leads elsewhere."""
+        ...
+
 
 MAX_TASKS = 128
 """Requests that are served at the same time.  Each task that has received a request keeps a buffer of
@@ -112,7 +130,7 @@ class Session:
             with suppress(OSError):  # taken away meanwhile
                 kernel.unmount(self._mountpoint)
 
-    async def forget(self, changes: Comparison, *, slot: int = 0) -> None:
+    async def forget(self, changes: Changes, *, slot: int = 0) -> None:
         """The kernel drops what it remembers of the attributes of inodes that changed, and of names that
         came, went or lead elsewhere.  To be called after a change that did not pass through this mount.
 

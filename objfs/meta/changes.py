@@ -7,8 +7,8 @@ How they are found.  The first change of an older row copied it aside, so the co
 every row that was changed or removed.  A row that only came has left no copy; but a name that came into a
 directory changed the directory's row, whose copy says which offset was the next one, and names that came have
 that offset or a higher one.  A directory that came is new as a whole.  Attributes and chunks that came
-changed the row of their inode.  So no index over generations is needed in the tables that every change writes:
-docs/design/decisions/0011-differences-without-an-index.md.
+changed the row of their inode.  So no index over generations is needed in the tables that every change
+writes: docs/design/decisions/0011-differences-without-an-index.md.
 """
 
 from __future__ import annotations

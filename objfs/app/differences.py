@@ -1,0 +1,114 @@
+"""What a mount understands of differences between moments, and of restores, as commands of its socket.
+
+Owns the form of requests and answers: names and paths as text that stands for bytes, long listings in
+batches that go as progress.  Comparing blocks for as long as it takes, so it runs in a worker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import trio
+
+from objfs.app.control import Command, Report
+from objfs.app.engine import Engine
+from objfs.app.wire import Message, text
+from objfs.errors import ReadOnly, UsageError
+from objfs.meta.diff import Change, Difference
+from objfs.meta.versions import FileVersion, VersionsView
+from objfs.volume.fields import JSON
+
+BATCH = 2000
+"""Changes in one line of progress."""
+
+
+class DifferenceCommands:
+    """The commands about differences of one mount."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def table(self) -> Mapping[str, Command]:
+        return {
+            "snapshot-diff": self.diff,
+            "snapshot-restore": self.restore,
+            "snapshot-directory": self.directory,
+            "versions": self.versions,
+        }
+
+    async def diff(self, request: Message, report: Report) -> Message:
+        engine, path = self._engine, _bytes(request, "path")
+        since = engine.snapshots.get(_bytes(request, "since"))
+        until = engine.snapshots.get(_bytes(request, "until")) if request.get("until") else None
+        if until is not None and until.generation < since.generation:
+            raise UsageError("the first snapshot must be the older one: give them in order of time")
+        if request.get("exists") is True:
+            engine.table.plan_restore(since, engine.fs.settings.root, path)
+        end = None if until is None else until.generation
+        changes = await trio.to_thread.run_sync(self._compare, since.generation, end, path)
+        await _send(report, [_change(one) for one in changes])
+        return {"count": len(changes)}
+
+    def _compare(self, since: int, until: int | None, path: bytes) -> list[Change]:
+        with Difference(self._engine.table.path, since, until, self._engine.fs.settings.root) as found:
+            return found.changes(path)
+
+    async def restore(self, request: Message, _report: Report) -> Message:
+        if self._engine.read_only:
+            raise ReadOnly("this mount is read-only: nothing can be restored in it")
+        name, path = _bytes(request, "name"), _bytes(request, "path")
+        outcome = await self._engine.restorer.restore(name, path, undo=request.get("undo") is not False)
+        return {
+            "rewritten": len(outcome.done.rewritten),
+            "lost": len(outcome.done.lost),
+            "names": len(outcome.done.names),
+            "undo": os.fsdecode(outcome.undo.name) if outcome.undo is not None else "",
+        }
+
+    async def directory(self, request: Message, _report: Report) -> Message:
+        """Where a snapshot is shown, below the root of the mount.  Raises NoSuchSnapshot."""
+        self._engine.snapshots.get(_bytes(request, "name"))
+        return {"directory": self._engine.snapshot_dir}
+
+    async def versions(self, request: Message, report: Report) -> Message:
+        found = await trio.to_thread.run_sync(self._versions, _bytes(request, "path"))
+        await _send(report, [_version(one) for one in found])
+        return {"count": len(found)}
+
+    def _versions(self, path: bytes) -> list[FileVersion]:
+        with VersionsView(self._engine.table.path, self._engine.fs.settings.root) as view:
+            return view.versions(path)
+
+
+async def _send(report: Report, items: list[JSON]) -> None:
+    for begin in range(0, len(items), BATCH):
+        await report({"items": items[begin : begin + BATCH]})
+
+
+def _bytes(request: Message, key: str) -> bytes:
+    return os.fsencode(text(request, key))
+
+
+def _change(one: Change) -> JSON:
+    return {
+        "change": str(one.kind),
+        "path": os.fsdecode(one.path),
+        "old_path": None if one.old_path is None else os.fsdecode(one.old_path),
+        "type": one.type,
+        "inode": one.ino,
+        "old_size": one.old_size,
+        "size": one.size,
+        "fields": [*one.fields],
+    }
+
+
+def _version(one: FileVersion) -> JSON:
+    return {
+        "snapshot": None if one.snapshot is None else os.fsdecode(one.snapshot),
+        "taken_ns": one.taken_ns,
+        "inode": one.ino,
+        "size": one.size,
+        "mtime_ns": one.mtime_ns,
+        "moments": one.moments,
+    }
