@@ -229,18 +229,20 @@ def test_migrations_run_once_and_whole(tmp_path: Path) -> None:
         if broken:
             raise ObjfsError("on purpose")
 
+    steps = (*schema.MIGRATIONS, two, three)
+    first = schema.VERSION
     broken = True
     make(tmp_path / "meta.db").close()
     connection = sqlite3.connect(tmp_path / "meta.db", isolation_level=None)
     with pytest.raises(ObjfsError, match="on purpose"):
-        schema.migrate(connection, (two, three))
+        schema.migrate(connection, steps)
     database = sqlite_utils.Database(connection)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (first + 1,)
     assert "colour" in database["inode"].columns_dict
     broken = False
-    assert schema.migrate(connection, (two, three)) == 1
-    assert schema.migrate(connection, (two, three)) == 0
-    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert schema.migrate(connection, steps) == 1
+    assert schema.migrate(connection, steps) == 0
+    assert connection.execute("PRAGMA user_version").fetchone() == (first + 2,)
     assert schema.row_counts(connection)["inode"] == 1
     database.close()
 
