@@ -200,7 +200,7 @@ async def _ground(
 
 async def _scrub_cache(engine: Engine, run: Scrub, report: Report) -> None:
     """A wrong copy is dropped, and read from the buckets by whoever needs it: found and mended in one."""
-    copies = await engine.cache.verify_copies(run.pace.spend)
+    copies = await engine.cache.verify_copies(run.rate.spend)
     report.seen["cached bytes"] += copies.nbytes
     for chunk, offset, length in copies.dropped:
         what = f"bytes {offset} to {offset + length - 1} of the copy are not what was stored"

@@ -1,7 +1,7 @@
 """How freed memory goes back to the system: the C library's settings of this process.
 
 Owns two settings of glibc's allocator, made once before there are threads.  Other C libraries have neither
-and are left as they are.  See docs/design/decisions/0015-a-heap-that-shrinks.md.
+and are left as they are.  See docs/design/decisions/0012-a-heap-that-shrinks.md.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from objfs.store import layout
 from objfs.volume.checkpoint import Checkpointer
 from objfs.volume.mend import Mender
 from objfs.volume.open import OpenVolume
-from objfs.volume.pace import Pace
 from objfs.volume.published import complete
+from objfs.volume.rate import Rate
 
 log = logging.getLogger(__name__)
 
@@ -232,5 +232,5 @@ def make_healer(
     if checkpointer is None:
         return None
 
-    mender = Mender(volume.store, volume.buckets, volume.meta, volume.gate, Pace(bytes_per_s))
+    mender = Mender(volume.store, volume.buckets, volume.meta, volume.gate, Rate(bytes_per_s))
     return Healer(volume, checkpointer, mender, clock)

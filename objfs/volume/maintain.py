@@ -28,8 +28,8 @@ from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
 from objfs.volume.mend import Mender
 from objfs.volume.open import OpenOptions, OpenVolume, open_volume
-from objfs.volume.pace import Pace
 from objfs.volume.publish import publish_open
+from objfs.volume.rate import Rate
 from objfs.volume.survey import Survey
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class Alone:
         await check_identities(subject, again)
         moments = await look_at_manifests(subject, again)
         report = compared(first, again, done, [])
-        mender = Mender(volume.store, volume.buckets, volume.meta, volume.gate, Pace(bytes_per_s))
+        mender = Mender(volume.store, volume.buckets, volume.meta, volume.gate, Rate(bytes_per_s))
         await work(ground_of(subject, report, moments, mender))
         return report
 
@@ -167,7 +167,7 @@ async def beside_mount(subject: Subject, volume: OpenVolume, *, change: bool, by
     await volume.lease.check()
     if moments.copies:
         report = await _put_copies(subject, volume, report, moments)
-    mender = Mender(volume.store, volume.buckets, volume.meta, volume.gate, Pace(bytes_per_s))
+    mender = Mender(volume.store, volume.buckets, volume.meta, volume.gate, Rate(bytes_per_s))
     return ground_of(subject, report, moments, mender)
 
 

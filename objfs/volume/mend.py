@@ -18,8 +18,8 @@ from objfs.model import Segment, SegmentNo, Slot, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.fsck_map import ShardFaults
 from objfs.volume.fsck_mend import placed_as_listed
-from objfs.volume.pace import Pace
 from objfs.volume.quorum import BucketSet
+from objfs.volume.rate import Rate
 from objfs.volume.survey import Found
 
 
@@ -27,13 +27,13 @@ class Mender:
     """One volume that this process may change; ``restored_bytes`` is what it has put."""
 
     def __init__(
-        self, store: SegmentStore, buckets: BucketSet, table: MetaDatabase, gate: WriteGate, pace: Pace
+        self, store: SegmentStore, buckets: BucketSet, table: MetaDatabase, gate: WriteGate, rate: Rate
     ) -> None:
         self._store = store
         self._buckets = buckets
         self._table = table
         self._gate = gate
-        self._pace = pace
+        self._rate = rate
         self.restored_bytes = 0
 
     def left(self, slots: Collection[Slot]) -> set[Slot]:
@@ -76,7 +76,7 @@ class Mender:
         Raises NotEnoughShards, StoreError (the segment is gone), ReadOnly.
         """
         before = self._table.segment(number)
-        await self._pace.spend(_moved(before, shards))
+        await self._rate.spend(_moved(before, shards))
         after = await self._store.heal(before, shards, self.left(before.placement))
         there = set(shards) - after.missing
         self._gate.check()
@@ -86,7 +86,7 @@ class Mender:
 
     async def mend_blob(self, segment: Segment, shards: Collection[int]) -> set[int]:
         """The same of a segment that only manifests name: each shard goes where they say."""
-        await self._pace.spend(_moved(segment, shards))
+        await self._rate.spend(_moved(segment, shards))
         after = await self._store.heal(segment, shards)
         there = set(shards) - after.missing
         self._count(segment, there)

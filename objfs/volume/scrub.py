@@ -26,7 +26,7 @@ from objfs.volume.fsck_map import ShardFaults, shard_faults
 from objfs.volume.fsck_report import Finding, Grade, Report
 from objfs.volume.fsck_subject import Subject, ask
 from objfs.volume.mend import Mender
-from objfs.volume.pace import Pace
+from objfs.volume.rate import Rate
 from objfs.volume.scrub_book import Book
 from objfs.volume.scrub_shard import Fault, Reading, beyond_mending, read_shard
 from objfs.volume.survey import UNLISTED, Found, Survey, listing_faults
@@ -67,14 +67,14 @@ class Scrub:
         self._order = order
         self._book = book
         self._mender = mender
-        self._pace = Pace(order.bytes_per_s)
+        self._rate = Rate(order.bytes_per_s)
         self._first = len(report.findings)
         self._began = self._saved = self._told = trio.current_time()
 
     @property
-    def pace(self) -> Pace:
+    def rate(self) -> Rate:
         """For what is read besides the segments."""
-        return self._pace
+        return self._rate
 
     async def run(self) -> None:
         """To the end; cancelled, it goes on from there the next time."""
@@ -97,7 +97,7 @@ class Scrub:
                 if found.segment.uuid <= book.cursor or not self._chosen(found):
                     continue
                 await self._segment(found)
-                book.cursor, book.nbytes = found.segment.uuid, before + self._pace.spent
+                book.cursor, book.nbytes = found.segment.uuid, before + self._rate.spent
                 await self._note()
 
     def _chosen(self, found: Found) -> bool:
@@ -132,7 +132,7 @@ class Scrub:
 
         async def read(shard: int) -> Reading:
             bucket = buckets[segment.placement[shard]]
-            return await read_shard(ring, bucket, segment, shard, self._pace)
+            return await read_shard(ring, bucket, segment, shard, self._rate)
 
         ordered = list(shards)
         done = dict(zip(ordered, await gather(read, ordered), strict=True))
@@ -145,7 +145,7 @@ class Scrub:
         parts = next((each.layout for each in readings.values() if each.layout is not None), None)
         if parts is None or parts.index is None:
             return
-        await self._pace.spend(parts.index.length)
+        await self._rate.spend(parts.index.length)
         try:
             await self._subject.store.read_index(Named(found.segment, parts))
         except (StoreError, CodecError) as error:
@@ -232,7 +232,7 @@ class Scrub:
 
     def _progress(self, now: float, total: float) -> str:
         done, elapsed = self._book.nbytes, max(now - self._began, 1e-3)
-        rate = self._pace.spent / elapsed
+        rate = self._rate.spent / elapsed
         left = max(total - done, 0) / max(rate, 1)
         return (
             f"scrub: {min(100 * done / total, 100):.0f} %, {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB, "

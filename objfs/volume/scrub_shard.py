@@ -1,7 +1,7 @@
 """One shard read in ranges and judged: its header, and every block by its tag.
 
 Owns the verdict on an object that was listed with the right length.  Promises that at most ``STEP`` of a
-shard is in memory, and that no bytes move before the pace lets them.  Asks one bucket, changes nothing.
+shard is in memory, and that no bytes move before the rate lets them.  Asks one bucket, changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from objfs.errors import BucketError, CodecError, NewerFormat, NoSuchObject, Ran
 from objfs.model import Segment
 from objfs.store.blocks import verify
 from objfs.store.layout import shard_name
-from objfs.volume.pace import Pace
+from objfs.volume.rate import Rate
 
 STEP = 32
 """Blocks that are read with one request: 1 MiB."""
@@ -44,13 +44,13 @@ class Reading:
     bad: set[int] = field(default_factory=set)
 
 
-async def read_shard(ring: KeyRing, bucket: Bucket, segment: Segment, shard: int, pace: Pace) -> Reading:
+async def read_shard(ring: KeyRing, bucket: Bucket, segment: Segment, shard: int, rate: Rate) -> Reading:
     """Raises NewerFormat; whatever else a bucket does is a fault."""
     reading, name = Reading(), shard_name(segment.uuid, shard)
     try:
-        await _header(ring, bucket, segment, shard, pace, reading)
+        await _header(ring, bucket, segment, shard, rate, reading)
         if reading.fault is None:
-            await _blocks(ring, bucket, segment, shard, pace, reading)
+            await _blocks(ring, bucket, segment, shard, rate, reading)
     except (NoSuchObject, RangeError):
         reading.fault = Fault("shard-missing", "is not there, or empty")
     except BucketError as error:
@@ -59,9 +59,9 @@ async def read_shard(ring: KeyRing, bucket: Bucket, segment: Segment, shard: int
 
 
 async def _header(
-    ring: KeyRing, bucket: Bucket, segment: Segment, shard: int, pace: Pace, reading: Reading
+    ring: KeyRing, bucket: Bucket, segment: Segment, shard: int, rate: Rate, reading: Reading
 ) -> None:
-    await pace.spend(DATA_OFFSET)
+    await rate.spend(DATA_OFFSET)
     data = await bucket.get(shard_name(segment.uuid, shard), 0, DATA_OFFSET)
     reading.nbytes += len(data)
     try:
@@ -84,14 +84,14 @@ async def _header(
 
 
 async def _blocks(
-    ring: KeyRing, bucket: Bucket, segment: Segment, shard: int, pace: Pace, reading: Reading
+    ring: KeyRing, bucket: Bucket, segment: Segment, shard: int, rate: Rate, reading: Reading
 ) -> None:
     layout, key = Layout.from_segment(segment), ring.get(segment.key_id)
     count = -(-layout.shard_length(shard) // BLOCK)
     for first in range(0, count, STEP):
         last = min(first + STEP, count)
         span = block_range(layout, shard, first * BLOCK, last * BLOCK)
-        await pace.spend(span.end - span.start)
+        await rate.spend(span.end - span.start)
         data = await bucket.get(shard_name(segment.uuid, shard), span.start, span.end)
         reading.nbytes += len(data)
         blocks = await trio.to_thread.run_sync(verify, key, layout, shard, first, last, data)

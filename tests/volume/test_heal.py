@@ -20,8 +20,8 @@ from objfs.store import layout
 from objfs.volume.heal import LOOK_S, Healer, make_healer
 from objfs.volume.mend import Mender
 from objfs.volume.open import OpenOptions
-from objfs.volume.pace import Pace
 from objfs.volume.quorum import BucketSet
+from objfs.volume.rate import Rate
 from tests.volume.rigs import Cloud, Rig, running
 from tests.volume.support import TrioClock
 
@@ -212,7 +212,7 @@ async def test_a_shard_whose_bucket_has_left_for_good_goes_to_one_that_stands_in
         rest = [entry for entry in volume.buckets.entries if entry.slot != gone]
         buckets = BucketSet(rest, {entry.slot: volume.buckets.buckets[entry.slot] for entry in rest})
         volume.store.use_buckets(buckets.buckets)
-        mender = Mender(volume.store, buckets, table, volume.gate, Pace(0))
+        mender = Mender(volume.store, buckets, table, volume.gate, Rate(0))
         moved = replace(volume, buckets=buckets)
         await Healer(moved, it.rig.checkpointer, mender, TrioClock()).round()
         shards = await it.shards()
