@@ -26,7 +26,8 @@ from objfs.backends.wrappers.faults import Fault, FaultyBucket, Slow
 from objfs.backends.wrappers.metrics import Metrics
 from objfs.backends.wrappers.wrapper import Call, T, Wrapper
 from objfs.codec import KeyRing
-from objfs.model import ChunkId, Clock, Code, Ino, Location, Sealable, Segment, Slot
+from objfs.model import ChunkId, Code, Ino, Location, Segment, Slot
+from objfs.ports import Clock, Sealable
 from objfs.store.pace import PaceSettings
 from objfs.store.store import SegmentStore, StoreSettings
 

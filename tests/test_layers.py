@@ -23,6 +23,7 @@ LINES: tuple[tuple[str, ...], ...] = (
     ("fs",),
     ("cache", "meta", "store"),
     ("codec", "backends"),
+    ("ports",),
     ("model",),
     ("errors", "durable"),
 )
@@ -42,7 +43,7 @@ FENCES: dict[str, tuple[str, ...]] = {
 }
 """Library -> the packages or modules that may import it (``backends.s3`` covers ``backends.s3_*`` too)."""
 
-WITHOUT_TRIO = ("codec", "meta", "model", "errors", "durable")
+WITHOUT_TRIO = ("codec", "meta", "ports", "model", "errors", "durable")
 LAZY = ("boto3", "botocore", "google", "azure")
 """Cloud SDKs are imported when a bucket of their kind is opened: the one import inside functions."""
 

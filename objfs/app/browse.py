@@ -16,7 +16,8 @@ from objfs.fs import FileSystem, FsSettings, Tables
 from objfs.fs.ports import CapacitySource
 from objfs.fuse.browse import Browsing
 from objfs.meta import MetaDatabase
-from objfs.model import ROOT, Clock, Ino, WriteGate
+from objfs.model import ROOT, Ino
+from objfs.ports import Clock, WriteGate
 
 
 class NoBarrier:

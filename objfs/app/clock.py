@@ -1,10 +1,10 @@
-"""The machine's clocks, as ``model.Clock``, and the time of a volume."""
+"""The machine's clocks, as ``ports.Clock``, and the time of a volume."""
 
 from __future__ import annotations
 
 import time
 
-from objfs.model import Clock
+from objfs.ports import Clock
 
 _CLOCK_REALTIME_COARSE = 5
 """``linux/time.h``; the module ``time`` has no name for it."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from objfs.cache import ChunkCache
-from objfs.model import Clock, Slot
+from objfs.model import Slot
+from objfs.ports import Clock
 from objfs.volume.compact import Compactor, Surroundings, Terms
 from objfs.volume.guard import GuardedBucket
 from objfs.volume.open import OpenVolume

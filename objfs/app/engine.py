@@ -35,7 +35,8 @@ from objfs.errors import LeaseLost, NoSuchSnapshot, NotDirectory, NotFound, Objf
 from objfs.fs import FileSystem, FsSettings
 from objfs.fuse.operations import Operations
 from objfs.meta import SCHEMA_VERSION
-from objfs.model import ROOT, Clock, Ino, InodeTable, Segment, WriteGate
+from objfs.model import ROOT, Ino, Segment
+from objfs.ports import Clock, InodeTable, WriteGate
 from objfs.store.store import StoreSettings
 from objfs.volume.bygone import BygoneStore
 from objfs.volume.checkpoint import Checkpointer, Parts

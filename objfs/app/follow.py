@@ -18,7 +18,7 @@ from objfs.errors import NotMounted, ObjfsError
 from objfs.fs import FileSystem
 from objfs.meta import MetaDatabase
 from objfs.meta.compare import Comparison
-from objfs.model import Clock
+from objfs.ports import Clock
 from objfs.volume.fields import JSON
 from objfs.volume.follow import Follower
 from objfs.volume.open import OpenVolume

@@ -21,7 +21,8 @@ from objfs.errors import NoSuchSnapshot, ObjfsError
 from objfs.fs import FileSystem
 from objfs.meta import MetaDatabase
 from objfs.meta.restore import Restored
-from objfs.model import DOING, NS, Clock, Ino, Snapshot, WriteGate
+from objfs.model import NS, Ino, Snapshot
+from objfs.ports import DOING, Clock, WriteGate
 from objfs.volume.snapshots import shown
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from objfs.fs import Capacity
-from objfs.model import Code, InodeTable
+from objfs.model import Code
+from objfs.ports import InodeTable
 
 UNKNOWN = 2**50
 INODES = 2**48

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from objfs.model import WriteGate
+from objfs.ports import WriteGate
 from objfs.volume.manifest import Condemned, Manifest
 from objfs.volume.reaper import Reaper
 

@@ -14,7 +14,8 @@ from objfs.app.fsck import unlogged
 from objfs.app.wire import first_cause
 from objfs.cache import boot_id
 from objfs.errors import BucketError, NoSuchVolume
-from objfs.model import NS, WriteGate
+from objfs.model import NS
+from objfs.ports import WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
 from objfs.volume.header import Secret

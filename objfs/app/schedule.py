@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 
 from objfs.errors import ObjfsError
-from objfs.model import NS, Clock, Snapshot, SnapshotFlag
+from objfs.model import NS, Snapshot, SnapshotFlag
+from objfs.ports import Clock
 from objfs.volume.retention import Policy, Verdict
 from objfs.volume.settings import VolumeSettings
 from objfs.volume.snapshots import SnapshotKeeper

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from objfs.model import DOING
+from objfs.ports import DOING
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,8 @@ from objfs.cache.space import Space
 from objfs.cache.view import CacheView
 from objfs.cache.writeback import Writeback
 from objfs.errors import ObjfsError
-from objfs.model import Chunk, ChunkId, ChunkTable, Clock, DirtyRange, Ino, LogSync, SegmentPort, WriteGate
+from objfs.model import Chunk, ChunkId, DirtyRange, Ino
+from objfs.ports import ChunkTable, Clock, LogSync, SegmentPort, WriteGate
 
 log = logging.getLogger(__name__)
 

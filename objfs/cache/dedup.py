@@ -10,7 +10,8 @@ from __future__ import annotations
 from cachetools import LRUCache
 
 from objfs.errors import ObjfsError
-from objfs.model import ChunkId, ChunkTable, Location, Segment
+from objfs.model import ChunkId, Location, Segment
+from objfs.ports import ChunkTable
 
 
 class DedupIndex:

@@ -21,7 +21,8 @@ from objfs.cache.ranges import RangeSet
 from objfs.cache.settings import CacheSettings
 from objfs.cache.shelf import Shelf
 from objfs.errors import Corrupt, ObjfsError
-from objfs.model import DOING, ChunkId, ChunkTable, Ino, LogSync, WriteGate
+from objfs.model import ChunkId, Ino
+from objfs.ports import DOING, ChunkTable, LogSync, WriteGate
 
 log = logging.getLogger(__name__)
 

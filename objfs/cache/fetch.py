@@ -16,7 +16,8 @@ from objfs.cache.entry import State
 from objfs.cache.shelf import Shelf
 from objfs.cache.space import Space
 from objfs.errors import Corrupt, ObjfsError
-from objfs.model import FRAME_SIZE, Chunk, ChunkId, ChunkTable, Location, Segment, SegmentPort
+from objfs.model import FRAME_SIZE, Chunk, ChunkId, Location, Segment
+from objfs.ports import ChunkTable, SegmentPort
 
 FrameKey = tuple[ChunkId, int]
 Frames = dict[FrameKey, bytes]

@@ -23,7 +23,8 @@ from objfs.cache.ranges import Range, RangeSet
 from objfs.cache.reader import Piece, Reader
 from objfs.durable import sync_directory
 from objfs.errors import Corrupt
-from objfs.model import Chunk, ChunkId, ChunkTable, DirtyRange, Ino
+from objfs.model import Chunk, ChunkId, DirtyRange, Ino
+from objfs.ports import ChunkTable
 
 log = logging.getLogger(__name__)
 

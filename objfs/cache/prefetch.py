@@ -19,7 +19,8 @@ from objfs.cache.settings import CacheSettings
 from objfs.cache.shelf import Shelf
 from objfs.cache.space import Space
 from objfs.errors import ObjfsError
-from objfs.model import FRAME_SIZE, Chunk, ChunkTable, Location, SegmentNo
+from objfs.model import FRAME_SIZE, Chunk, Location, SegmentNo
+from objfs.ports import ChunkTable
 
 _MOST_CHUNKS = 256
 

@@ -19,7 +19,8 @@ from objfs.cache.ledger import Sums
 from objfs.cache.prefetch import Scout
 from objfs.cache.shelf import Shelf
 from objfs.errors import Corrupt
-from objfs.model import FRAME_SIZE, Chunk, ChunkId, ChunkTable, Segment
+from objfs.model import FRAME_SIZE, Chunk, ChunkId, Segment
+from objfs.ports import ChunkTable
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from objfs.cache.ledger import CleanLog, Sums
 from objfs.cache.ranges import RangeSet
 from objfs.cache.shelf import Shelf
 from objfs.errors import ObjfsError, StaleHandle
-from objfs.model import Chunk, ChunkId, ChunkTable, Clock, DirtyRange, Ino, Snapshot
+from objfs.model import Chunk, ChunkId, DirtyRange, Ino, Snapshot
+from objfs.ports import ChunkTable, Clock
 
 log = logging.getLogger(__name__)
 

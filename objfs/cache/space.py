@@ -17,7 +17,7 @@ from objfs.cache.entry import BLOCK
 from objfs.cache.settings import MIB, CacheSettings
 from objfs.cache.shelf import Shelf
 from objfs.errors import NoSpace
-from objfs.model import WriteGate
+from objfs.ports import WriteGate
 
 _CHECK_BYTES = 16 * MIB
 _POLL_S = 1.0

@@ -25,21 +25,8 @@ from objfs.cache.settings import CacheSettings
 from objfs.cache.shelf import Shelf
 from objfs.cache.space import Space
 from objfs.errors import ObjfsError, StoreError
-from objfs.model import (
-    DOING,
-    FRAME_SIZE,
-    ChunkId,
-    ChunkState,
-    ChunkTable,
-    Clock,
-    Location,
-    Placed,
-    Sealable,
-    Segment,
-    SegmentNo,
-    SegmentPort,
-    WriteGate,
-)
+from objfs.model import FRAME_SIZE, ChunkId, ChunkState, Location, Placed, Segment, SegmentNo
+from objfs.ports import DOING, ChunkTable, Clock, Sealable, SegmentPort, WriteGate
 
 log = logging.getLogger(__name__)
 

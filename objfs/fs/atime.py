@@ -22,7 +22,8 @@ import trio
 
 from objfs.errors import ObjfsError
 from objfs.fs.ports import AtimeRule, FsSettings, Tables
-from objfs.model import DOING, NS, Attr, Clock, DirEntry, Ino, WriteGate
+from objfs.model import NS, Attr, DirEntry, Ino
+from objfs.ports import DOING, Clock, WriteGate
 
 DAY_NS = 86_400 * NS
 WRITE_INTERVAL_S = 5.0

@@ -26,7 +26,8 @@ import trio
 
 from objfs.errors import FileTooBig, InvalidArgument, IsDirectory, ObjfsError
 from objfs.fs.ports import Barrier, ChunkCachePort, FsSettings, Tables
-from objfs.model import FILE_SIZE_MAX, Attr, Chunk, Clock, DirtyRange, Ino
+from objfs.model import FILE_SIZE_MAX, Attr, Chunk, DirtyRange, Ino
+from objfs.ports import Clock
 
 CHUNKS_PER_STEP = 1024
 """How many chunks one step of a truncate removes; about 10 ms of the event loop."""

@@ -34,7 +34,8 @@ from objfs.fs.ports import (
 )
 from objfs.fs.stamps import Stamps
 from objfs.fs.xattrs import Xattrs
-from objfs.model import Attr, AttrChange, Clock, DirEntry, Ino, WriteGate
+from objfs.model import Attr, AttrChange, DirEntry, Ino
+from objfs.ports import Clock, WriteGate
 
 
 class FileSystem:

@@ -33,12 +33,12 @@ from objfs.model import (
     SYMLINK_MAX,
     Attr,
     AttrChange,
-    Clock,
     DirEntry,
     Ino,
     NewInode,
     RenameFlag,
 )
+from objfs.ports import Clock
 
 _SPECIAL = frozenset((stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK))
 _DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))

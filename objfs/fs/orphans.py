@@ -16,7 +16,8 @@ import trio
 from objfs.errors import ObjfsError, StaleHandle
 from objfs.fs.handles import Handles
 from objfs.fs.ports import Tables
-from objfs.model import DOING, Clock, Ino, WriteGate
+from objfs.model import Ino
+from objfs.ports import DOING, Clock, WriteGate
 
 log = logging.getLogger(__name__)
 

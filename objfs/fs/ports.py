@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
 
-from objfs.model import ROOT, Chunk, ChunkTable, DirtyRange, Ino, InodeTable
+from objfs.model import ROOT, Chunk, DirtyRange, Ino
+from objfs.ports import ChunkTable, InodeTable
 
 
 class AtimeRule(StrEnum):

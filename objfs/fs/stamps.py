@@ -7,7 +7,7 @@ Promises that a time far from now, which a program chose, moves nothing.
 
 from __future__ import annotations
 
-from objfs.model import Clock
+from objfs.ports import Clock
 
 TICK_NS = 10_000_000
 """The longest tick of a kernel."""

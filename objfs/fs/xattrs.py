@@ -33,7 +33,8 @@ from objfs.errors import (
 from objfs.fs import acl
 from objfs.fs.acl import Acl
 from objfs.fs.ports import SUPERUSER, Caller, Tables
-from objfs.model import XATTR_NAME_MAX, XATTR_SIZE_MAX, Attr, AttrChange, Clock, Ino
+from objfs.model import XATTR_NAME_MAX, XATTR_SIZE_MAX, Attr, AttrChange, Ino
+from objfs.ports import Clock
 
 _TRUSTED = b"trusted."
 _SPACES = (b"user.", _TRUSTED, b"security.")

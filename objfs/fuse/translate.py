@@ -24,7 +24,8 @@ import pyfuse3
 
 from objfs.errors import InvalidArgument, ObjfsError, PosixError
 from objfs.fs import FileSystemStats
-from objfs.model import DOING, NAME_MAX, ROOT, Attr, AttrChange, Ino, RenameFlag
+from objfs.model import NAME_MAX, ROOT, Attr, AttrChange, Ino, RenameFlag
+from objfs.ports import DOING
 
 log = logging.getLogger(__name__)
 

@@ -24,16 +24,7 @@ from objfs.errors import (
 )
 from objfs.meta.database import Database
 from objfs.meta.inodes import ATTR_COLUMNS, Inodes, to_attr
-from objfs.model import (
-    LINK_MAX,
-    NAME_MAX,
-    NS,
-    SYMLINK_MAX,
-    Attr,
-    DirEntry,
-    Ino,
-    NewInode,
-)
+from objfs.model import LINK_MAX, NAME_MAX, NS, SYMLINK_MAX, Attr, DirEntry, Ino, NewInode
 
 _LOOKUP = (
     f"SELECT {ATTR_COLUMNS} FROM entry e JOIN inode i ON i.ino = e.ino LEFT JOIN atime a ON a.ino = i.ino "

@@ -40,7 +40,7 @@ class Moment(NamedTuple):
 
 
 class MomentsTable(BesideLive):
-    """``model.InodeTable`` and ``model.ChunkTable``; the root is the directory, doors are all that is in it.
+    """``ports.InodeTable`` and ``ports.ChunkTable``; the root is the directory, doors are all that is in it.
 
     ``path`` leads to the directory of each tree that is shown as its root; a snapshot without it has no door.
     """

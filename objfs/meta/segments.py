@@ -14,7 +14,17 @@ from typing import NamedTuple
 from objfs.errors import Corrupt, StoreError
 from objfs.meta.chunks import COLUMNS, from_location, to_chunk
 from objfs.meta.database import Database, Row, Value
-from objfs.model import Chunk, ChunkId, Code, Move, Placed, Segment, SegmentKind, SegmentNo, Slot
+from objfs.model import (
+    Chunk,
+    ChunkId,
+    Code,
+    Move,
+    Placed,
+    Segment,
+    SegmentKind,
+    SegmentNo,
+    Slot,
+)
 
 PLACED = 0
 CONDEMNED = 1

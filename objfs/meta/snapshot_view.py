@@ -28,7 +28,6 @@ from objfs.model import (
     Attr,
     Chunk,
     ChunkId,
-    ChunkTable,
     DirEntry,
     DirtyRange,
     Ino,
@@ -36,6 +35,7 @@ from objfs.model import (
     SegmentNo,
     Snapshot,
 )
+from objfs.ports import ChunkTable
 
 # Rows of one key follow each other without overlap, so of the copies only the last one born by then can be
 # it: one search, however many there are.
@@ -110,7 +110,7 @@ class Live(ChunkTable, Protocol):
 
 
 class Unchangeable:
-    """Every method of ``model.InodeTable`` and ``model.ChunkTable`` that changes something, refused."""
+    """Every method of ``ports.InodeTable`` and ``ports.ChunkTable`` that changes something, refused."""
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise ReadOnly("a snapshot cannot be changed")
@@ -161,7 +161,7 @@ class BesideLive(Unchangeable):
 
 
 class SnapshotTable(BesideLive):
-    """``model.InodeTable`` and ``model.ChunkTable`` of one named moment of the table ``live``.
+    """``ports.InodeTable`` and ``ports.ChunkTable`` of one named moment of the table ``live``.
 
     ``database`` gives the database of ``live``; both belong to the same thread.  All reading methods raise
     StaleHandle when the moment is no longer kept, besides what the ports say.

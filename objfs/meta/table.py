@@ -1,7 +1,7 @@
 """The inode table as the rest of objfs sees it: one object over one SQLite database.
 
 Owns nothing but the composition and the order of opening and closing. ``MetaDatabase`` satisfies
-``model.InodeTable`` and ``model.ChunkTable``; what each method means stands there and in the class that
+``ports.InodeTable`` and ``ports.ChunkTable``; what each method means stands there and in the class that
 does it.
 """
 

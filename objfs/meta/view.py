@@ -24,7 +24,18 @@ from objfs.meta.dirty import RANGES, to_range
 from objfs.meta.inodes import GET, to_attr
 from objfs.meta.rule import MALFORMED_SEGMENT, UNSOUND_LOCATION
 from objfs.meta.segments import SEGMENT_COLUMNS, to_segment
-from objfs.model import ROOT, Attr, Chunk, ChunkId, Code, DirtyRange, Ino, Segment, SegmentNo, Slot
+from objfs.model import (
+    ROOT,
+    Attr,
+    Chunk,
+    ChunkId,
+    Code,
+    DirtyRange,
+    Ino,
+    Segment,
+    SegmentNo,
+    Slot,
+)
 
 DEEPEST = 4096
 """How many directories a path is followed up: more are a loop."""

@@ -36,7 +36,8 @@ from objfs.errors import (
     Refused,
     Temporary,
 )
-from objfs.model import Clock, Slot
+from objfs.model import Slot
+from objfs.ports import Clock
 
 log = logging.getLogger(__name__)
 

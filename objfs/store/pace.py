@@ -21,7 +21,8 @@ import math
 from collections import deque
 from dataclasses import dataclass, replace
 
-from objfs.model import Clock, Slot
+from objfs.model import Slot
+from objfs.ports import Clock
 
 log = logging.getLogger(__name__)
 

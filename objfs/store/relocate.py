@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from objfs.codec import KeyRing, Layout, open_shard
 from objfs.errors import BucketError, CodecError, ContractBroken, Corrupt, Unreachable
-from objfs.model import Segment, Slot, WriteGate
+from objfs.model import Segment, Slot
+from objfs.ports import WriteGate
 from objfs.store.health import HealthBoard
 from objfs.store.layout import shard_name
 from objfs.store.places import Places

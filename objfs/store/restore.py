@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from objfs.codec import BLOCK, KeyRing, Layout, encode_shards
 from objfs.errors import BucketError
-from objfs.model import Segment, Slot, WriteGate
+from objfs.model import Segment, Slot
+from objfs.ports import WriteGate
 from objfs.store.blocks import Blocks
 from objfs.store.counters import Counters
 from objfs.store.fetch import Fetcher

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from objfs.codec import KeyRing, Layout, SegmentBuilder, encode_shards, identify
-from objfs.model import Code, Placed, Sealable, SegmentKind
+from objfs.model import Code, Placed, SegmentKind
+from objfs.ports import Sealable
 from objfs.store.layout import UUID_SIZE
 
 

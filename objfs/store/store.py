@@ -22,18 +22,16 @@ from objfs.errors import BucketError, Corrupt
 from objfs.model import (
     FRAME_SIZE,
     ChunkId,
-    Clock,
     Code,
     Ino,
     Location,
     Placed,
-    Sealable,
     Segment,
     SegmentKind,
     SegmentNo,
     Slot,
-    WriteGate,
 )
+from objfs.ports import Clock, Sealable, WriteGate
 from objfs.store.ask import Asker, AskSettings
 from objfs.store.blocks import Blocks
 from objfs.store.call import Budget
@@ -68,7 +66,7 @@ class StoreSettings:
 
 
 class SegmentStore:
-    """``model.SegmentPort``, and blobs, deletion and scans besides.
+    """``ports.SegmentPort``, and blobs, deletion and scans besides.
 
     ``target_bytes`` is how large callers should make a segment; ``min_placed`` (0: k) how many shards make
     it stored, where it is striped, and copies need as many above one as that is above k; ``workers`` limits

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import trio
 
 from objfs.errors import BucketError, NotEnoughShards, Temporary, TimedOut
-from objfs.model import Slot, WriteGate
+from objfs.model import Slot
+from objfs.ports import WriteGate
 from objfs.store.counters import Counters
 from objfs.store.health import HealthBoard
 from objfs.store.layout import shard_name

@@ -11,7 +11,8 @@ import logging
 from collections.abc import Sequence
 
 from objfs.errors import MomentGone, ObjfsError, SegmentGone
-from objfs.model import Location, Placed, Sealable, Segment, SegmentPort
+from objfs.model import Location, Placed, Segment
+from objfs.ports import Sealable, SegmentPort
 from objfs.volume.follow import Follower
 from objfs.volume.open import OpenVolume
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class BygoneStore:
-    """``model.SegmentPort`` over the store of a volume that was opened for reading."""
+    """``ports.SegmentPort`` over the store of a volume that was opened for reading."""
 
     def __init__(self, volume: OpenVolume) -> None:
         self._volume = volume

@@ -29,7 +29,8 @@ import trio
 
 from objfs.codec.keys import KeyRing
 from objfs.errors import Corrupt, LeaseLost, ObjfsError, ReadOnly
-from objfs.model import DOING, Clock, Segment, WriteGate
+from objfs.model import Segment
+from objfs.ports import DOING, Clock, WriteGate
 from objfs.volume import manifest as manifests
 from objfs.volume.lease import Lease
 from objfs.volume.local import VolumeHome

@@ -22,19 +22,8 @@ from objfs.codec.index import MAX_CHUNKS, entry_size
 from objfs.errors import CodecError, Corrupt, ObjfsError, StoreError
 from objfs.meta.segment_usage import Usage, UsageView
 from objfs.meta.table import MetaDatabase
-from objfs.model import (
-    DOING,
-    Chunk,
-    Clock,
-    Location,
-    Move,
-    Placed,
-    Sealable,
-    Segment,
-    SegmentKind,
-    SegmentNo,
-    WriteGate,
-)
+from objfs.model import Chunk, Location, Move, Placed, Segment, SegmentKind, SegmentNo
+from objfs.ports import DOING, Clock, Sealable, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.reaper import Reaper
 

@@ -16,7 +16,8 @@ import trio
 
 from objfs.backends.base import Bucket, is_key
 from objfs.errors import Corrupt, ObjfsError
-from objfs.model import Clock, Segment, Slot
+from objfs.model import Segment, Slot
+from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume.fields import JSON, Fields
 from objfs.volume.lease import Lease

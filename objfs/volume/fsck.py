@@ -21,7 +21,7 @@ from objfs.errors import CodecError, Corrupt, ForeignBucket, NewerFormat, StoreE
 from objfs.meta.audit import CHECKS
 from objfs.meta.replica import Replica
 from objfs.meta.view import TableView
-from objfs.model import Clock, WriteGate
+from objfs.ports import Clock, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
 from objfs.volume.epochs import observe

@@ -20,7 +20,8 @@ from objfs.codec import identify
 from objfs.errors import CodecError, NotEnoughShards, ObjfsError, StoreError
 from objfs.meta.lostfound import Repaired
 from objfs.meta.view import TableView
-from objfs.model import Chunk, ChunkState, Clock, Sealable, Segment, SegmentNo, Slot
+from objfs.model import Chunk, ChunkState, Segment, SegmentNo, Slot
+from objfs.ports import Clock, Sealable
 from objfs.store.scan import Found
 from objfs.volume.fsck import TABLE_RULES, FsckOptions, Look
 from objfs.volume.fsck_atlas import Atlas

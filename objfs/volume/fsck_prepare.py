@@ -16,7 +16,8 @@ import trio
 from objfs.codec.identity import page_hash
 from objfs.meta.repair import reindex, restore_volume_row
 from objfs.meta.replica import Replica
-from objfs.model import Clock, Segment, WriteGate
+from objfs.model import Segment
+from objfs.ports import Clock, WriteGate
 from objfs.store import layout
 from objfs.volume.checkpoint import Moment
 from objfs.volume.epochs import Holder, read_epoch

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from objfs.backends.base import Bucket
-from objfs.model import Clock
+from objfs.ports import Clock
 from objfs.volume.fsck import FsckOptions, Look, looked_at
 from objfs.volume.fsck_mend import Mending
 from objfs.volume.fsck_prepare import Preparation

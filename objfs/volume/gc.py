@@ -18,7 +18,8 @@ import trio
 from objfs.backends.base import Bucket
 from objfs.codec import Layout
 from objfs.meta.segment_usage import Usage, UsageView
-from objfs.model import NS, Clock, Segment, Slot
+from objfs.model import NS, Segment, Slot
+from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume.compact import Terms, plan, small, sparse
 from objfs.volume.gc_report import GcReport, Pile, Unknown

@@ -17,7 +17,8 @@ import trio
 from objfs.codec import Layout
 from objfs.errors import BucketError, CodecError, ReadOnly, StoreError
 from objfs.meta.segments import FIRST, rank
-from objfs.model import Clock, Segment, SegmentNo, Slot
+from objfs.model import Segment, SegmentNo, Slot
+from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume.checkpoint import Checkpointer
 from objfs.volume.mend import Mender

@@ -16,8 +16,8 @@ import trio
 from objfs.backends.base import Bucket
 from objfs.codec.keys import DEFAULT_COST, Cost, KeyRing, Slot, make_slot
 from objfs.errors import BucketError, NewerFormat, NoQuorum, TimedOut, UsageError
-from objfs.model import Clock
 from objfs.model import Slot as BucketSlot
+from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume import header as headers
 from objfs.volume.header import HEADER_MAX, Secret, VolumeHeader

@@ -29,7 +29,8 @@ import trio
 from objfs.backends.base import Bucket
 from objfs.codec.keys import KeyRing
 from objfs.errors import HeldElsewhere, LeaseLost, NoQuorum, ReadOnly
-from objfs.model import Clock, Slot, WriteGate
+from objfs.model import Slot
+from objfs.ports import Clock, WriteGate
 from objfs.store import layout
 from objfs.volume.epochs import (
     Holder,

@@ -16,7 +16,7 @@ from objfs.backends.base import Bucket
 from objfs.cache.offline import CacheDirectory
 from objfs.errors import BucketError, LeaseLost, ObjfsError
 from objfs.meta.view import TableView
-from objfs.model import Clock
+from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume.fsck import TABLE_RULES, FsckOptions, Look, at_hand
 from objfs.volume.fsck_identity import check_identities

@@ -14,7 +14,8 @@ from dataclasses import replace
 from objfs.codec import Layout
 from objfs.errors import StoreError
 from objfs.meta import MetaDatabase
-from objfs.model import Segment, SegmentNo, Slot, WriteGate
+from objfs.model import Segment, SegmentNo, Slot
+from objfs.ports import WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.fsck_map import ShardFaults
 from objfs.volume.fsck_mend import placed_as_listed

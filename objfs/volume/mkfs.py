@@ -28,7 +28,8 @@ from objfs.codec.keys import Slot as KeySlot
 from objfs.errors import BadSetting, BucketError, NoQuorum, ObjectExists, ObjfsError, UsageError, VolumeExists
 from objfs.meta.replica import Replica
 from objfs.meta.table import MetaDatabase, new_root
-from objfs.model import Clock, Code, Slot, WriteGate
+from objfs.model import Code, Slot
+from objfs.ports import Clock, WriteGate
 from objfs.store import layout
 from objfs.store.placement import describe, describe_domains, tolerance
 from objfs.store.store import SegmentStore

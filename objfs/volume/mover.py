@@ -21,7 +21,8 @@ from objfs.errors import NotEnoughShards, ObjfsError
 from objfs.meta.strays import left_behind
 from objfs.meta.table import MetaDatabase
 from objfs.meta.view import SegmentRow, TableView
-from objfs.model import Clock, Segment, SegmentNo, Slot
+from objfs.model import Segment, SegmentNo, Slot
+from objfs.ports import Clock
 from objfs.store.store import SegmentStore
 from objfs.volume.checkpoint import Checkpointer
 from objfs.volume.moves import Move, Planner, moved

@@ -32,7 +32,8 @@ from objfs.meta.database import settle
 from objfs.meta.pages import PageSet
 from objfs.meta.replica import Replica
 from objfs.meta.table import MetaDatabase
-from objfs.model import Clock, Slot, WriteGate
+from objfs.model import Slot
+from objfs.ports import Clock, WriteGate
 from objfs.store.store import SegmentStore, StoreSettings
 from objfs.volume.attach import find_headers, identified
 from objfs.volume.checkpoint import Moment

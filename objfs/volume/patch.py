@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from objfs.errors import Corrupt
-from objfs.model import ChunkId, Code, Location, Placed, Segment, SegmentKind, SegmentNo, Slot
+from objfs.model import (
+    ChunkId,
+    Code,
+    Location,
+    Placed,
+    Segment,
+    SegmentKind,
+    SegmentNo,
+    Slot,
+)
 from objfs.volume.blobs import BLOB_MAX, check_segment
 
 VERSION = 1

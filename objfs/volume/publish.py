@@ -16,7 +16,7 @@ from objfs.cache.durability import GroupSync
 from objfs.cache.settings import CacheSettings
 from objfs.errors import ObjfsError, Unreachable
 from objfs.meta.pages import PageSet
-from objfs.model import Clock
+from objfs.ports import Clock
 from objfs.volume.checkpoint import Checkpointer, Moment, Parts
 from objfs.volume.debts import Debts
 from objfs.volume.open import OpenVolume

@@ -33,7 +33,8 @@ from objfs.errors import (
     ObjfsError,
     UnknownKey,
 )
-from objfs.model import Clock, Slot
+from objfs.model import Slot
+from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume import manifest as manifests
 from objfs.volume.lease import Lease

@@ -23,7 +23,8 @@ from objfs.codec.envelope import Kind
 from objfs.codec.keys import KeyRing
 from objfs.codec.seal import open_object, seal_object
 from objfs.errors import CodecError, NoQuorum, NoSuchObject, Refused
-from objfs.model import Clock, Slot
+from objfs.model import Slot
+from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume.fields import Fields, canonical
 from objfs.volume.quorum import Answers, BucketSet

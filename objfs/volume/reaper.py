@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from objfs.codec.keys import KeyRing
-from objfs.model import NS, Clock, Segment, SegmentNo
+from objfs.model import NS, Segment, SegmentNo
+from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume.debts import Debts, shards_of
 from objfs.volume.lease import Lease

@@ -23,7 +23,8 @@ from objfs.codec.keys import KeyRing
 from objfs.errors import CodecError, ForeignBucket, StoreError, Unclean
 from objfs.meta import PAGE_SIZE, SCHEMA_VERSION
 from objfs.meta.replica import Replica
-from objfs.model import Clock, Ino, WriteGate
+from objfs.model import Ino
+from objfs.ports import Clock, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume import manifest as manifests
 from objfs.volume.attach import identified, read_volume

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from objfs.errors import NotEnoughShards, UsageError
-from objfs.model import Clock, Slot
+from objfs.model import Slot
+from objfs.ports import Clock
 from objfs.store.placement import domain_tolerance, tolerance
 from objfs.volume.checkpoint import Checkpointer
 from objfs.volume.header import VolumeHeader

@@ -21,7 +21,7 @@ import trio
 
 from objfs.codec.keys import MAX_KEYS, KeyRing, Slot, open_slot, rewrap
 from objfs.errors import HeldElsewhere, UsageError, WrongPassphrase
-from objfs.model import Clock, WriteGate
+from objfs.ports import Clock, WriteGate
 from objfs.volume.epochs import Holder, observe
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.keys import require_writable, write_header

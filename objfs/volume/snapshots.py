@@ -28,7 +28,8 @@ from objfs.errors import (
 )
 from objfs.fs.data import CHUNKS_PER_STEP
 from objfs.meta import MetaDatabase
-from objfs.model import DOING, NAME_MAX, Clock, Snapshot, SnapshotFlag, WriteGate
+from objfs.model import NAME_MAX, Snapshot, SnapshotFlag
+from objfs.ports import DOING, Clock, WriteGate
 from objfs.volume.retention import Policy, Verdict, judge
 
 log = logging.getLogger(__name__)

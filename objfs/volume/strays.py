@@ -11,7 +11,8 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from objfs.model import NS, Clock, Slot, Stray
+from objfs.model import NS, Slot, Stray
+from objfs.ports import Clock
 from objfs.volume.lease import Lease
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,8 @@ from objfs.errors import Unclean
 from objfs.fs import Tables
 from objfs.meta.replica import Replica
 from objfs.meta.table import MetaDatabase
-from objfs.model import Clock, Slot, WriteGate
+from objfs.model import Slot
+from objfs.ports import Clock, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
 from objfs.volume.header import Secret, VolumeHeader

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from objfs.app.watch import BEAT_S, WARN_S, LoopWatch
-from objfs.model import DOING
+from objfs.ports import DOING
 
 HELD_S = WARN_S + 2 * BEAT_S
 

@@ -21,13 +21,13 @@ from objfs.model import (
     Ino,
     Location,
     Placed,
-    Sealable,
     Segment,
     SegmentKind,
     SegmentNo,
     Slot,
     Snapshot,
 )
+from objfs.ports import Sealable
 
 
 class MemoryTable:

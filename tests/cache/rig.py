@@ -9,7 +9,8 @@ from pathlib import Path
 import trio
 
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
-from objfs.model import Chunk, ChunkTable, DirtyRange, Ino, WriteGate
+from objfs.model import Chunk, DirtyRange, Ino
+from objfs.ports import ChunkTable, WriteGate
 from tests.cache.doubles import MemoryLog, MemoryStore, MemoryTable, TrioClock
 
 INO = Ino(7)

@@ -14,7 +14,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from objfs.cache import GroupSync
 from objfs.cache.ledger import CleanLog
 from objfs.errors import Corrupt, ObjfsError
-from objfs.model import ChunkId, Ino, Sealable, WriteGate
+from objfs.model import ChunkId, Ino
+from objfs.ports import Sealable, WriteGate
 from tests.cache.doubles import MemoryLog
 from tests.cache.rig import INO, OTHER, SMALL, Rig, damage
 from tests.doubles.disk import certain

@@ -12,7 +12,8 @@ from trio.testing import MockClock
 
 from objfs.cache import ChunkCache, GroupSync
 from objfs.meta import MetaDatabase, new_root
-from objfs.model import ROOT, ChunkTable, NewInode
+from objfs.model import ROOT, NewInode
+from objfs.ports import ChunkTable
 from tests.cache.rig import INO, OTHER, Rig, damage
 from tests.cache.test_model import CHUNK, STEP, TINY, History
 

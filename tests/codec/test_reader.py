@@ -15,7 +15,17 @@ import pytest
 
 from objfs.codec import Cost, KeyRing, SegmentBuilder, encode_shards, identify, make_slot, page_hash
 from objfs.meta import schema
-from objfs.model import ChunkId, Code, Ino, Location, Placed, Segment, SegmentKind, SegmentNo, Slot
+from objfs.model import (
+    ChunkId,
+    Code,
+    Ino,
+    Location,
+    Placed,
+    Segment,
+    SegmentKind,
+    SegmentNo,
+    Slot,
+)
 from objfs.store import layout as names
 from objfs.volume import header, label, manifest, pages, patch
 from objfs.volume.blobs import BlobRef

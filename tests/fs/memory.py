@@ -45,8 +45,8 @@ from objfs.model import (
     RenameFlag,
     Segment,
     SegmentNo,
-    WriteGate,
 )
+from objfs.ports import WriteGate
 
 CHUNK = 4096
 START_NS = 1_700_000_000 * 10**9

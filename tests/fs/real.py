@@ -11,7 +11,8 @@ import trio
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
 from objfs.fs import Capacity, FileSystem, FsSettings
 from objfs.meta import MetaDatabase, new_root
-from objfs.model import ChunkId, WriteGate
+from objfs.model import ChunkId
+from objfs.ports import WriteGate
 from tests.cache.doubles import MemoryStore
 from tests.fs.memory import CHUNK, CountingBarrier, RealClock
 

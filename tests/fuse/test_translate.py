@@ -27,7 +27,8 @@ from objfs.errors import (
 from objfs.fs import Caller, FileSystem, FsSettings
 from objfs.fuse import FuseSettings, Operations, fuse_options
 from objfs.fuse.translate import Views, errno_of, guarded, rename_flag
-from objfs.model import DOING, ROOT, Ino, RenameFlag
+from objfs.model import ROOT, Ino, RenameFlag
+from objfs.ports import DOING
 from tests.fs.memory import CHUNK, World
 
 USER = Caller(1000, 100)

@@ -1,4 +1,4 @@
-"""What every implementation of ``model.InodeTable`` and ``model.ChunkTable`` must do.
+"""What every implementation of ``ports.InodeTable`` and ``ports.ChunkTable`` must do.
 
 Not collected by itself: ``test_contract.py`` runs it over the SQLite table and over the double in memory.
 Times in it are small numbers, so that a failure can be read.
@@ -39,13 +39,12 @@ from objfs.model import (
     Chunk,
     ChunkId,
     ChunkState,
-    ChunkTable,
     DirtyRange,
     Ino,
-    InodeTable,
     RenameFlag,
     SegmentNo,
 )
+from objfs.ports import ChunkTable, InodeTable
 from tests.meta.support import BOOT, CHUNK, directory, placed, regular, segment, symlink
 
 MOVE, NOREPLACE, EXCHANGE = RenameFlag.REPLACE, RenameFlag.NOREPLACE, RenameFlag.EXCHANGE

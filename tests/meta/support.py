@@ -8,7 +8,17 @@ import stat
 from pathlib import Path
 
 from objfs.meta import MetaDatabase, new_root
-from objfs.model import Chunk, Code, Location, NewInode, Placed, Segment, SegmentKind, SegmentNo, Slot
+from objfs.model import (
+    Chunk,
+    Code,
+    Location,
+    NewInode,
+    Placed,
+    Segment,
+    SegmentKind,
+    SegmentNo,
+    Slot,
+)
 from tests.doubles.inode_table import MemoryInodeTable
 
 CHUNK = 1024

@@ -19,14 +19,13 @@ from objfs.model import (
     ROOT,
     Attr,
     AttrChange,
-    ChunkTable,
     DirtyRange,
     Ino,
-    InodeTable,
     NewInode,
     RenameFlag,
     Snapshot,
 )
+from objfs.ports import ChunkTable, InodeTable
 from tests.meta.contract import Table, mkdir, mkfile, store, write
 from tests.meta.support import CHUNK, directory, make, regular, symlink
 

@@ -13,16 +13,8 @@ import pytest
 from objfs.errors import Corrupt, NoSpace, ObjfsError, StoreError, Unclean, VolumeExists
 from objfs.meta import MetaDatabase, settle
 from objfs.meta.segments import FIRST, AtRisk, rank
-from objfs.model import (
-    FILE_SIZE_MAX,
-    ROOT,
-    ChunkState,
-    ChunkTable,
-    DirtyRange,
-    InodeTable,
-    NewInode,
-    SegmentNo,
-)
+from objfs.model import FILE_SIZE_MAX, ROOT, ChunkState, DirtyRange, NewInode, SegmentNo
+from objfs.ports import ChunkTable, InodeTable
 from tests.meta.contract import mkfile, store, write
 from tests.meta.support import BOOT, CHUNK, make, placed, regular, segment
 

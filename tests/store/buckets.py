@@ -11,7 +11,8 @@ import trio
 from objfs.backends.base import Bucket, ObjectInfo
 from objfs.codec import KeyRing
 from objfs.errors import NoSuchObject, ObjectExists, RangeError
-from objfs.model import ChunkId, Code, Ino, Location, Placed, Sealable, Segment, Slot, WriteGate
+from objfs.model import ChunkId, Code, Ino, Location, Placed, Segment, Slot
+from objfs.ports import Sealable, WriteGate
 from objfs.store.store import SegmentStore, StoreSettings
 
 VOLUME = bytes(range(16))

@@ -12,7 +12,8 @@ from objfs.backends.memory import MemoryBuckets
 from objfs.backends.wrappers.faults import FailBefore, Fault, FaultyBucket, Hang
 from objfs.codec.keys import Cost, KeyRing, make_slot
 from objfs.errors import Unreachable
-from objfs.model import Code, Location, Segment, SegmentKind, SegmentNo, Slot, WriteGate
+from objfs.model import Code, Location, Segment, SegmentKind, SegmentNo, Slot
+from objfs.ports import WriteGate
 from objfs.volume.blobs import BlobRef
 from objfs.volume.epochs import Holder, KnownLease
 from objfs.volume.features import Features

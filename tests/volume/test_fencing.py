@@ -14,7 +14,8 @@ import trio.testing
 
 from objfs.backends.wrappers.faults import Fault
 from objfs.errors import LeaseLost, ReadOnly
-from objfs.model import ChunkId, Ino, Sealable, SegmentNo
+from objfs.model import ChunkId, Ino, SegmentNo
+from objfs.ports import Sealable
 from objfs.volume.checkpoint import Moment
 from objfs.volume.local import VolumeHome
 from objfs.volume.published import fence

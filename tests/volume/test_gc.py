@@ -12,7 +12,8 @@ import trio.lowlevel
 
 from objfs.backends.wrappers.faults import FailBefore, Fault, FaultyBucket
 from objfs.errors import LeaseLost, Unreachable
-from objfs.model import ChunkId, Ino, Sealable, Slot
+from objfs.model import ChunkId, Ino, Slot
+from objfs.ports import Sealable
 from objfs.store import layout
 from objfs.volume.debts import shards_of
 from objfs.volume.gc import Known, Order, Survey

@@ -12,7 +12,16 @@ import zstandard
 from objfs.codec.envelope import Kind
 from objfs.codec.seal import open_object, seal_object
 from objfs.errors import Corrupt, NewerFormat, UnknownKey
-from objfs.model import ChunkId, Code, Location, Placed, Segment, SegmentKind, SegmentNo, Slot
+from objfs.model import (
+    ChunkId,
+    Code,
+    Location,
+    Placed,
+    Segment,
+    SegmentKind,
+    SegmentNo,
+    Slot,
+)
 from objfs.store import layout
 from objfs.volume import manifest as manifests
 from objfs.volume import pages, patch

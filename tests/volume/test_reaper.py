@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from objfs.errors import LeaseLost
-from objfs.model import ChunkId, Ino, Sealable, Segment, SegmentNo
+from objfs.model import ChunkId, Ino, Segment, SegmentNo
+from objfs.ports import Sealable
 from objfs.store import layout
 from objfs.volume.manifest import Manifest
 from objfs.volume.reaper import Retention, expired

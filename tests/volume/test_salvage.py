@@ -13,7 +13,8 @@ import pytest
 from objfs.cache.recovery import boot_id
 from objfs.codec.keys import KeyRing
 from objfs.errors import ExitCode, UsageError
-from objfs.model import ROOT, AttrChange, NewInode, RenameFlag, WriteGate
+from objfs.model import ROOT, AttrChange, NewInode, RenameFlag
+from objfs.ports import WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
 from objfs.volume.local import VolumeHome

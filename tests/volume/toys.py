@@ -10,7 +10,8 @@ import trio
 from objfs.cache.settings import CacheStatistics
 from objfs.codec.identity import PAGE_HASH_MODULUS, page_hash
 from objfs.codec.keys import KeyRing
-from objfs.model import ChunkId, Ino, Placed, Sealable, Segment, SegmentNo, WalMark
+from objfs.model import ChunkId, Ino, Placed, Segment, SegmentNo, WalMark
+from objfs.ports import Sealable
 from objfs.store.store import SegmentStore
 from objfs.volume.ports import PageSet
 
