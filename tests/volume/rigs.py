@@ -124,6 +124,7 @@ class Rig:
     def __init__(self, volume: OpenVolume, interval_s: float) -> None:
         self.volume = volume
         self.table = volume.meta
+        self._working = trio.CancelScope()
         clock = TrioClock()
         sync = GroupSync(self.table.sync_log, volume.gate)
         self.cache = ChunkCache(
@@ -244,8 +245,18 @@ class Rig:
         while self.checkpointer.changed:
             await self.checkpointer.flush()
 
+    async def work(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Everything in the background, until cancelled or closed."""
+        with self._working:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.cache.run)
+                if self.volume.lease is not None:
+                    nursery.start_soon(self.checkpointer.run)
+                task_status.started()
+
     async def close(self) -> None:
         """Gives lease and files back; also of a mount that only reads."""
+        self._working.cancel()  # while a simulated clock runs on, nobody may look into what is closed
         self.cache.close()
         settled = self.volume.lease is None or self.checkpointer.settled
         await self.volume.close(clean=True, settled=settled)
@@ -259,12 +270,11 @@ class Rig:
 
 @asynccontextmanager
 async def running(volume: OpenVolume, *, interval_s: float = 1000) -> AsyncIterator[Rig]:
-    """Cache and checkpointer at work until the block ends; then they are stopped where they stand."""
+    """Cache and checkpointer at work until the rig is closed, or the block ends; then they are stopped where
+    they stand."""
     rig = Rig(volume, interval_s)
     async with trio.open_nursery() as nursery:
-        await nursery.start(rig.cache.run)
-        if volume.lease is not None:
-            nursery.start_soon(rig.checkpointer.run)
+        await nursery.start(rig.work)
         yield rig
         nursery.cancel_scope.cancel()
 
