@@ -214,8 +214,8 @@ def prepared(root: Path, *, files: int, megabytes: int, s3: str | None = None) -
 
 
 def _s3_buckets(endpoint: str) -> list[str]:
-    """Makes three buckets on a server; credentials come from the environment."""
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    """Makes three buckets on a server; credentials come from the environment as it is now."""
+    client = boto3.session.Session().client("s3", endpoint_url=endpoint, region_name="us-east-1")
     names = [f"objfs-trip-{uuid.uuid4().hex[:12]}-{letter}" for letter in "abc"]
     for name in names:
         client.create_bucket(Bucket=name)
