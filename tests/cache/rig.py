@@ -108,8 +108,15 @@ class Rig:
         return self.log.syncs
 
     def disk_bytes(self) -> int:
-        """What the versions' files really take."""
-        return sum(path.stat().st_blocks * 512 for path in self.directory.glob("??/*"))
+        """What the versions' files really take; a worker may be removing some."""
+        return sum(map(_allocated, self.directory.glob("??/*")))
+
+
+def _allocated(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def damage(rig: Rig, index: int, offset: int, length: int, ino: Ino = INO) -> None:

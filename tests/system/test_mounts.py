@@ -392,7 +392,7 @@ def test_an_interrupted_umount_says_what_is_left_and_goes_on(
     while os.path.ismount(directory):
         assert umount.poll() is None
     umount.send_signal(signal.SIGINT)
-    _, said = umount.communicate(timeout=30)
+    _, said = umount.communicate(timeout=90)
     assert umount.returncode == 1
     assert f"{directory} is unmounted; 4.77 MiB (5.00 MB) left, draining" in said
     pid = int(station.status(VOLUME)["pid"])
