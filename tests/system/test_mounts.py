@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -380,6 +382,17 @@ def test_unmounted_it_waits_for_buckets_and_says_what_is_left(
     assert (directory / "file").stat().st_size == 5_000_000
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """What is started inside hears SIGINT, also where a shell runs the tests in the background, which ignores
+    it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupted_umount_says_what_is_left_and_goes_on(
     station: Station, directory: Path, places: list[Path]
 ) -> None:
@@ -387,12 +400,13 @@ def test_an_interrupted_umount_says_what_is_left_and_goes_on(
     for place in places[:2]:
         place.rename(place.with_suffix(".away"))
     (directory / "file").write_bytes(os.urandom(5_000_000))
-    command = station.command("umount", directory)
-    umount = subprocess.Popen(command, env=station.full_environment(), stderr=subprocess.PIPE, text=True)
+    with interruptible():
+        command = station.command("umount", directory)
+        umount = subprocess.Popen(command, env=station.full_environment(), stderr=subprocess.PIPE, text=True)
     while os.path.ismount(directory):
         assert umount.poll() is None
     umount.send_signal(signal.SIGINT)
-    _, said = umount.communicate(timeout=90)
+    _, said = umount.communicate(timeout=30)
     assert umount.returncode == 1
     assert f"{directory} is unmounted; 4.77 MiB (5.00 MB) left, draining" in said
     pid = int(station.status(VOLUME)["pid"])
