@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,7 +17,6 @@ from objfs.backends.registry import parse_url
 from objfs.cli.context import F, home, json_option, say, show_json, show_table, size, table
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.fields import JSON, Fields
-from objfs.volume.header import Secret
 from objfs.volume.table import check_domain
 
 _SECRETS = ("passphrase_file", "key_file", "recovery_key_file")
@@ -116,10 +116,7 @@ def _domain(text: str | None) -> str | None:
 
 def _do(volume: str, wish: Wish, secrets: Mapping[str, Path | None], as_json: bool) -> None:
     found = volume_of(home(), volume)
-
-    def secret() -> Secret:
-        return read_secret(found.name, SecretFiles(*(secrets[name] for name in _SECRETS)))
-
+    secret = partial(read_secret, found.name, SecretFiles(*(secrets[name] for name in _SECRETS)))
     with _bar(wish.action) as update:
         done = rehouse(found, secret, wish, update)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,7 +12,6 @@ from objfs.app.home import volume_of
 from objfs.cli.context import home, json_option, notes, show_json
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.fsck_report import lines
-from objfs.volume.header import Secret
 
 
 @click.command()
@@ -39,10 +39,7 @@ def fsck(
     bucket did not answer, and what could be seen is well.
     """
     found = volume_of(home(), volume)
-
-    def secret() -> Secret:
-        return read_secret(found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
-
+    secret = partial(read_secret, found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
     report, left_out = run_fsck(
         found,
         secret,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,7 +16,6 @@ from objfs.cli.cost import amount
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.errors import ExitCode
 from objfs.volume.fields import Fields
-from objfs.volume.header import Secret
 
 WHY = {
     "grace": "wait for the grace",
@@ -49,10 +49,7 @@ def gc(
     if old_keys and not run:
         raise click.UsageError("--old-keys goes with --run")
     found = volume_of(home(), volume)
-
-    def secret() -> Secret:
-        return read_secret(found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
-
+    secret = partial(read_secret, found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
     report = run_gc(found, Wish(run, old_keys, delete), secret, notes())
     if as_json:
         show_json(report | {"volume": found.name})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,7 +15,6 @@ from objfs.cli.context import home, json_option, notes, parse_size, say, show_js
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.fields import JSON
 from objfs.volume.fsck_report import lines
-from objfs.volume.header import Secret
 
 
 @click.command()
@@ -43,9 +43,7 @@ def repair(
     """
     found = volume_of(home(), volume)
     order = RepairOrder(dry_run, parse_size(rate) if rate else 0)
-
-    def secret() -> Secret:
-        return read_secret(found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = partial(read_secret, found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
 
     def told(plan: Mapping[str, JSON]) -> None:
         if not as_json:

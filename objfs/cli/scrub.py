@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,7 +16,6 @@ from objfs.cli.context import home, json_option, notes, parse_size, show_json
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.errors import UsageError
 from objfs.volume.fsck_report import lines
-from objfs.volume.header import Secret
 from objfs.volume.scrub import ScrubOrder
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -53,10 +53,7 @@ def scrub(
     """
     found = volume_of(home(), volume)
     order = parse_order(everything, sample, since, repair=repair, rate=rate)
-
-    def secret() -> Secret:
-        return read_secret(found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
-
+    secret = partial(read_secret, found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
     outcome = run_scrub(found, secret, order, options_here(take_over=take_over, force=force), notes())
     report = outcome.report
     if as_json:
