@@ -115,15 +115,13 @@ class Commands:
         return await inspect_file(fs.tables, ino)
 
     async def fsck(self, request: Message, report: Report) -> Message:
-        notes = [""]
-        async with self._telling(report, lambda: {"note": notes[-1]}):
-            return await fsck_running(self._engine, data=request.get("data") is True, note=notes.append)
+        async with self._noting(report) as note:
+            return await fsck_running(self._engine, data=request.get("data") is True, note=note)
 
     async def gc(self, request: Message, report: Report) -> Message:
-        notes = [""]
         wish = Wish(*(request.get(name) is True for name in ("run", "old_keys", "delete")))
-        async with self._telling(report, lambda: {"note": notes[-1]}):
-            return await collect(self._engine, wish, notes.append)
+        async with self._noting(report) as note:
+            return await collect(self._engine, wish, note)
 
     async def cost(self, _request: Message, _report: Report) -> Message:
         return await cost_of(self._engine)
@@ -134,14 +132,14 @@ class Commands:
             return await self._rehouser.change(wish)
 
     async def scrub(self, request: Message, report: Report) -> Message:
-        notes, order = [""], scrub_order(request)
-        async with self._telling(report, lambda: {"note": notes[-1]}):
-            return await scrub_running(self._engine, order, partial(notes.__setitem__, 0))
+        order = scrub_order(request)
+        async with self._noting(report) as note:
+            return await scrub_running(self._engine, order, note)
 
     async def repair(self, request: Message, report: Report) -> Message:
-        notes, order = [""], repair_order(request)
-        async with self._telling(report, lambda: {"note": notes[-1]}):
-            return await repair_running(self._engine, order, partial(notes.__setitem__, 0))
+        order = repair_order(request)
+        async with self._noting(report) as note:
+            return await repair_running(self._engine, order, note)
 
     async def log_level(self, request: Message, _report: Report) -> Message:
         level = logging.getLevelNamesMapping().get(text(request, "level").upper())
@@ -154,6 +152,13 @@ class Commands:
     def _progress(self, report: Report) -> AbstractAsyncContextManager[None]:
         """Says how much is left while the body runs."""
         return self._telling(report, lambda: {"left_bytes": self._engine.left_bytes})
+
+    @asynccontextmanager
+    async def _noting(self, report: Report) -> AsyncIterator[Callable[[str], None]]:
+        """Passes on what the body is at, the last it said."""
+        said: Message = {"note": ""}
+        async with self._telling(report, said.copy):
+            yield partial(said.__setitem__, "note")
 
     @asynccontextmanager
     async def _telling(self, report: Report, progress: Callable[[], Message]) -> AsyncIterator[None]:
