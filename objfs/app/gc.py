@@ -17,6 +17,7 @@ from objfs.app.compaction import away, terms_of
 from objfs.app.cost import gc_cost
 from objfs.app.engine import Engine, Order, opened_engine
 from objfs.app.fsck import locked_run
+from objfs.app.offline import working
 from objfs.app.options import MountOptions
 from objfs.app.wire import Message
 from objfs.errors import NotMounted, ReadOnly
@@ -79,15 +80,10 @@ def gc(home: VolumeHome, wish: Wish, secret: Callable[[], Secret], note: Note) -
 def _alone(home: VolumeHome, secret: Secret, wish: Wish, note: Note) -> Message:
     async def body() -> Message:
         order = Order(home, secret, MountOptions(read_only=not wish.changes))
-        async with opened_engine(order, note) as engine:
-            if not wish.changes:
-                return await collect(engine, wish, note)
-            async with trio.open_nursery() as nursery:
-                await nursery.start(engine.run)
-                report = await collect(engine, wish, note)
-                await engine.finish()
-                nursery.cancel_scope.cancel()
-            return report
+        opening = working if wish.changes else opened_engine
+        async with opening(order, note) as engine:
+            report = await collect(engine, wish, note)
+        return report
 
     return locked_run(home, body)
 

@@ -6,7 +6,8 @@ something, the lease is taken; everything is in the buckets on return.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -56,13 +57,19 @@ def _alone(
         await trio.lowlevel.checkpoint()
 
     async def body() -> Message:
-        async with opened_engine(order, lambda _note: None) as engine, trio.open_nursery() as nursery:
-            await nursery.start(engine.run)
+        async with working(order, lambda _note: None) as engine:
             answer = await table(engine)[command](dict(arguments), report)
             await engine.snapshots.clear()
-            await engine.finish()
-            nursery.cancel_scope.cancel()
-            return answer
-        raise AssertionError("unreachable: the nursery was cancelled by itself")
+        return answer
 
     return locked_run(order.home, body)
+
+
+@asynccontextmanager
+async def working(order: Order, note: Callable[[str], None]) -> AsyncIterator[Engine]:
+    """A mount without a kernel: everything runs in the background, and at the end all is drained."""
+    async with opened_engine(order, note) as engine, trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        yield engine
+        await engine.finish()
+        nursery.cancel_scope.cancel()

@@ -16,7 +16,8 @@ import trio
 
 from objfs.app.buckets import OpenBucket, open_place
 from objfs.app.client import ControlClient
-from objfs.app.engine import Engine, Order, opened_engine
+from objfs.app.engine import Engine, Order
+from objfs.app.offline import working
 from objfs.app.options import MountOptions
 from objfs.app.places import run
 from objfs.app.wire import Message
@@ -198,17 +199,18 @@ async def _alone(
 ) -> Message:
     lock = home.lock()
     try:
-        order = Order(home, secret, MountOptions())
-        async with opened_engine(order, lambda _note: None) as engine:
+        async with working(Order(home, secret, MountOptions()), lambda _note: None) as engine:
             rehouser = Rehouser(engine)
-            job = partial(rehouser.change, wish)
-            return await _served(engine, job, lambda: on_progress(rehouser.progress()))
+            done = await _told(
+                engine, partial(rehouser.change, wish), lambda: on_progress(rehouser.progress())
+            )
+        return done
     finally:
         lock.release()
 
 
-async def _served(engine: Engine, job: Callable[[], Awaitable[Message]], tell: Callable[[], None]) -> Message:
-    """The job while the engine runs; then the drain of a mount that ends."""
+async def _told(engine: Engine, job: Callable[[], Awaitable[Message]], tell: Callable[[], None]) -> Message:
+    """The job, with news of it; what it did before it failed is published all the same."""
 
     async def telling() -> None:
         while True:
@@ -216,13 +218,11 @@ async def _served(engine: Engine, job: Callable[[], Awaitable[Message]], tell: C
             await trio.sleep(TELL_S)
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(engine.run)
         nursery.start_soon(telling)
         try:
             done = await job()
         except ObjfsError:
             await engine.flush_if_possible()
             raise
-        await engine.finish()
         nursery.cancel_scope.cancel()
     return done
