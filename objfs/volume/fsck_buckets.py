@@ -8,33 +8,30 @@ is only remarked: it is nobody's to delete here.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import trio
 import trio.lowlevel
 
-from objfs.backends.base import Bucket
 from objfs.codec import Layout
 from objfs.errors import BucketError, CodecError, Corrupt
 from objfs.meta.view import SegmentRow
-from objfs.model import Chunk, ChunkId, Segment, SegmentNo, Slot
+from objfs.model import Chunk, ChunkId, Segment, SegmentNo
 from objfs.store import layout
 from objfs.volume.blobs import check_segment
 from objfs.volume.fsck_map import ShardFaults, Span, examine, lost_spans, misplaced, shard_faults
 from objfs.volume.fsck_report import Grade, Report
 from objfs.volume.fsck_subject import BATCH, Subject, ask, say_lost
-
-FEW = 2048
-"""With so many segments or more, buckets are listed in 256 parts."""
-UNKNOWN_SHOWN = 100
-"""Segments that nothing names are listed one by one up to so many."""
-
-Places = Mapping[Slot, Mapping[int, int]]
-"""Where shards of one segment are: slot -> shard -> bytes."""
-Listed = dict[bytes, dict[Slot, dict[int, int]]]
-"""Segment uuid -> slot -> shard -> bytes."""
+from objfs.volume.listing import (
+    Listing,
+    Places,
+    parts,
+    say_foreign,
+    say_silent,
+    say_unknown,
+    total_bytes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +79,7 @@ class BucketWalk:
         self._named = named
         self._rows: dict[bytes, list[SegmentNo]] = {}
         self._nameless: list[SegmentRow] = []
-        self._silent: dict[Slot, str] = {}
-        self._unknown_bytes: dict[bytes, int] = {}
+        self._listing = Listing(subject.buckets, subject.left_out)
         self.found = Surroundings()
 
     async def run(self) -> Surroundings:
@@ -92,16 +88,18 @@ class BucketWalk:
         await self._read_rows()
         for row in self._nameless:
             await self._check_row(row, {})
-        parts = self._parts()
-        for number, (prefix, uuids) in enumerate(parts.items()):
+        split = parts((*self._rows, *self._blobs))
+        for number, (prefix, uuids) in enumerate(split.items()):
             await self._part(prefix, uuids)
             if number % 16 == 0:
-                subject.note(f"segments against buckets: {100 * number // len(parts)} %")
-        self._say_silent()
-        await self._say_unknown()
+                subject.note(f"segments against buckets: {100 * number // len(split)} %")
+        silent = sorted(self._listing.silent.items())
+        names = ((subject.name(slot), why) for slot, why in silent)
+        say_silent(self._report, names, "bring it back and run fsck again")
+        await self._settle_unknown()
         if subject.table is not None:
             await say_lost(subject, self._report, found.lost, found.why)
-        found.complete = not self._silent
+        found.complete = not silent
         return found
 
     # --- what should be there ----------------------------------------------------------
@@ -118,49 +116,20 @@ class BucketWalk:
                     self._nameless.append(row)
             after = rows[-1].number
 
-    def _parts(self) -> dict[str, list[bytes]]:
-        """Prefix of objects' names -> segments.  One part where there are few: a listing is a request."""
-        uuids = sorted({*self._rows, *self._blobs})
-        if len(uuids) < FEW:
-            return {layout.SEGMENT_PREFIX: uuids}
-        parts: dict[str, list[bytes]] = {layout.fan_prefix(first): [] for first in range(256)}
-        for uuid in uuids:
-            parts[layout.fan_prefix(uuid[0])].append(uuid)
-        return parts
-
     async def _part(self, prefix: str, uuids: Sequence[bytes]) -> None:
         """All segments whose objects' names begin with ``prefix``."""
-        listed = await self._list(prefix)
+        part = await self._listing.part(prefix)
+        say_foreign(self._report, part)
+        self._report.seen["objects"] += part.objects
         for uuid in uuids:
-            seen = listed.pop(uuid, {})
+            seen = part.places.pop(uuid, {})
             for number in self._rows.get(uuid, ()):
                 row = await ask(self._subject.view.segment_row, number)
                 if row is not None:
                     await self._check_row(row, seen)
             if uuid in self._blobs:
                 await self._check_blob(self._blobs[uuid], seen)
-        for uuid, seen in listed.items():
-            self.found.unknown[uuid] = seen
-            self._unknown_bytes[uuid] = sum(size for shards in seen.values() for size in shards.values())
-
-    async def _list(self, prefix: str) -> Listed:
-        found: Listed = defaultdict(lambda: defaultdict(dict))
-
-        async def look(slot: Slot, bucket: Bucket) -> None:
-            for info in await bucket.list(prefix):
-                name = layout.parse_shard(info.key)
-                if name is None:
-                    what = "is no object of objfs; it is left alone"
-                    self._report.add("foreign", Grade.REMARK, info.key, what, bucket=bucket.url)
-                    continue
-                self._report.seen["objects"] += 1
-                found[name.uuid][slot][name.shard] = info.size
-
-        slots = [slot for slot in self._subject.buckets.slots if slot not in self._silent]
-        answers = await self._subject.buckets.each(look, slots=slots)
-        for slot, error in answers.errors.items():
-            self._silent[slot] = self._subject.left_out.get(slot, str(error))
-        return dict(found)
+        self.found.unknown |= part.places
 
     # --- one segment -------------------------------------------------------------------
 
@@ -188,7 +157,7 @@ class BucketWalk:
     async def _check_shards(
         self, row: SegmentRow, segment: Segment, listed: Places, chunks: Sequence[Chunk]
     ) -> None:
-        faults = shard_faults(segment, listed, self._seen)
+        faults = shard_faults(segment, listed, self._listing.seen)
         if faults.gone and self._subject.live and await self._changed(row):
             return
         damaged: dict[int, str] = {}
@@ -206,10 +175,6 @@ class BucketWalk:
             self.found.shards[segment.uuid] = bad - faults.unseen
         if grade is Grade.LOSS:
             self._lose(row, segment, bad, listed, chunks)
-
-    @property
-    def _seen(self) -> list[Slot]:
-        return [slot for slot in self._subject.buckets.slots if slot not in self._silent]
 
     async def _changed(self, row: SegmentRow) -> bool:
         """Whether the running mount moved or freed the segment while we looked."""
@@ -268,7 +233,7 @@ class BucketWalk:
         if self._subject.live and not blob.newest:
             return  # it may be deleted at this moment
         self._report.seen["blobs"] += 1
-        faults = shard_faults(segment, listed, self._seen)
+        faults = shard_faults(segment, listed, self._listing.seen)
         damaged: dict[int, str] = {}
         if self._subject.data:
             damaged = await self._read(segment, faults.gone | faults.unseen, [blob.chunk])
@@ -318,20 +283,9 @@ class BucketWalk:
 
     # --- the end -----------------------------------------------------------------------
 
-    def _say_silent(self) -> None:
-        for slot, why in sorted(self._silent.items()):
-            self._report.add(
-                "bucket",
-                Grade.UNSEEN,
-                "its objects",
-                why,
-                bucket=self._subject.name(slot),
-                todo="bring it back and run fsck again",
-            )
-
-    async def _say_unknown(self) -> None:
-        """What nothing names, and still does not after a second look at the table.  Without a table nobody
-        can tell."""
+    async def _settle_unknown(self) -> None:
+        """Says what nothing names, and still does not after a second look at the table.  Without a table
+        nobody can tell."""
         if self._subject.table is None:
             return
         if self._subject.live and self.found.unknown:
@@ -340,9 +294,4 @@ class BucketWalk:
             self.found.unknown = {
                 uuid: seen for uuid, seen in self.found.unknown.items() if uuid not in known
             }
-        for uuid in sorted(self.found.unknown)[:UNKNOWN_SHOWN]:
-            what = f"nothing names it ({self._unknown_bytes[uuid]} bytes): left by a crash, or under way"
-            self._report.add("unknown", Grade.REMARK, f"segment {uuid.hex()}", what)
-        rest = len(self.found.unknown) - UNKNOWN_SHOWN
-        if rest > 0:
-            self._report.add("unknown", Grade.REMARK, f"{rest} more segments", "nothing names them")
+        say_unknown(self._report, {uuid: total_bytes(seen) for uuid, seen in self.found.unknown.items()})

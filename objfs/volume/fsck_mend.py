@@ -25,9 +25,9 @@ from objfs.ports import Clock, Sealable
 from objfs.store.scan import Found
 from objfs.volume.fsck import TABLE_RULES, FsckOptions, Look
 from objfs.volume.fsck_atlas import Atlas
-from objfs.volume.fsck_buckets import Places
 from objfs.volume.fsck_local import strays_of
 from objfs.volume.fsck_subject import BATCH, ask
+from objfs.volume.listing import Places
 from objfs.volume.open import OpenVolume
 from objfs.volume.publish import publish_open
 

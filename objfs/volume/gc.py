@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from objfs.backends.base import Bucket
+from objfs.backends.base import Bucket, ObjectInfo
 from objfs.codec import Layout
 from objfs.meta.segment_usage import Usage, UsageView
 from objfs.model import NS, Segment, Slot
@@ -24,14 +24,13 @@ from objfs.store import layout
 from objfs.volume.compact import Terms, plan, small, sparse
 from objfs.volume.gc_report import GcReport, Pile, Unknown
 from objfs.volume.lease import Lease
+from objfs.volume.listing import Listing, prefixes
 from objfs.volume.manifest import Condemned, Manifest
 from objfs.volume.open import OpenVolume
 from objfs.volume.reaper import Retention, expired
 
 log = logging.getLogger(__name__)
 
-FEW = 2048
-"""With so many segments or more, buckets are listed in 256 parts."""
 YOUNGEST_S = 3600.0
 """An object that is younger may belong to an upload, whatever the grace is."""
 BATCH = 64
@@ -81,7 +80,7 @@ class Survey:
         self._buckets = order.volume.buckets
         self._strays: dict[bytes, Stray] = {}
         self._newest: dict[Slot, int] = {}
-        self._silent: dict[Slot, str] = {}
+        self._listing = Listing(order.volume.buckets, order.volume.left_out)
         self._doomed: set[bytes] = set()
         self.report = GcReport()
 
@@ -159,38 +158,30 @@ class Survey:
     # --- what the buckets say ----------------------------------------------------------
 
     async def _list(self, named: set[bytes], segments: int) -> None:
-        prefixes = [layout.SEGMENT_PREFIX]
-        if segments >= FEW:
-            prefixes = [layout.fan_prefix(first) for first in range(256)]
-        await self._list_one(layout.LEASE_PREFIX, named)  # renewed all the time: it shows the bucket's clock
-        for number, prefix in enumerate(prefixes):
-            self._order.note(f"listing buckets: {100 * number // len(prefixes)} %")
-            await self._list_one(prefix, named)
+        split = prefixes(segments)
+        # Leases are renewed all the time: they show the bucket's clock.
+        await self._listing.each(layout.LEASE_PREFIX, lambda slot, _, info: self._age(slot, info))
+        for number, prefix in enumerate(split):
+            self._order.note(f"listing buckets: {100 * number // len(split)} %")
+            await self._listing.each(prefix, lambda slot, _, info: self._see(slot, info, named))
         report, name = self.report, self._buckets.name
-        report.silent = {name(slot): why for slot, why in sorted(self._silent.items())}
+        report.silent = {name(slot): why for slot, why in sorted(self._listing.silent.items())}
         report.owed = {name(slot): len(names) for slot, names in sorted(self._order.owed.items()) if names}
 
-    async def _list_one(self, prefix: str, named: set[bytes]) -> None:
-        async def look(slot: Slot, bucket: Bucket) -> None:
-            for info in await bucket.list(prefix):
-                self._newest[slot] = max(self._newest.get(slot, 0), info.mtime_ns)
-                if prefix != layout.LEASE_PREFIX:
-                    self._see(slot, info.key, info.size, info.mtime_ns, named)
+    def _age(self, slot: Slot, info: ObjectInfo) -> None:
+        self._newest[slot] = max(self._newest.get(slot, 0), info.mtime_ns)
 
-        slots = [slot for slot in self._buckets.slots if slot not in self._silent]
-        answers = await self._buckets.each(look, slots=slots)
-        for slot, error in answers.errors.items():
-            self._silent[slot] = self._order.volume.left_out.get(slot, str(error))
-
-    def _see(self, slot: Slot, key: str, size: int, mtime_ns: int, named: set[bytes]) -> None:
-        shard = layout.parse_shard(key)
+    def _see(self, slot: Slot, info: ObjectInfo, named: set[bytes]) -> None:
+        self._age(slot, info)
+        shard = layout.parse_shard(info.key)
         if shard is None:
             name = self._buckets.name(slot)
             self.report.foreign[name] = self.report.foreign.get(name, 0) + 1
         elif shard.uuid not in named:
-            self._strays.setdefault(shard.uuid, Stray()).objects.append((slot, key, size, mtime_ns))
+            found = self._strays.setdefault(shard.uuid, Stray()).objects
+            found.append((slot, info.key, info.size, info.mtime_ns))
         elif shard.uuid in self._doomed:
-            self.report.doom(slot, max(0, self._newest[slot] - mtime_ns) // DAY_NS, size)
+            self.report.doom(slot, max(0, self._newest[slot] - info.mtime_ns) // DAY_NS, info.size)
 
     # --- what nothing names ------------------------------------------------------------
 
@@ -214,7 +205,7 @@ class Survey:
             first = layout.manifest_name(min(known.unread))
             return f"{first} does not open, so nobody knows what it names; run objfs fsck"
         voters = self._buckets.voters
-        if sum(slot not in self._silent for slot in voters) < self._buckets.quorum:
+        if sum(slot not in self._listing.silent for slot in voters) < self._buckets.quorum:
             return "too few buckets answer to know every checkpoint"
         return ""
 

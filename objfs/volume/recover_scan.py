@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
-from objfs.backends.base import Bucket
 from objfs.codec import IndexEntry
 from objfs.errors import CodecError, StoreError
 from objfs.meta.table import MetaDatabase, new_root
 from objfs.model import ChunkId, Ino, Location, Segment, SegmentKind, SegmentNo, Slot
-from objfs.store import layout
 from objfs.store.scan import Found
 from objfs.store.store import SegmentStore
 from objfs.volume.fields import JSON
-from objfs.volume.fsck_buckets import Places
+from objfs.volume.listing import FAN, Listing, Places
 from objfs.volume.quorum import BucketSet
 
 log = logging.getLogger(__name__)
@@ -112,17 +109,11 @@ async def scan(
 
 
 async def _list(buckets: BucketSet, found: Scanned) -> Mapping[bytes, Places]:
-    listed: defaultdict[bytes, defaultdict[Slot, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
-
-    async def look(slot: Slot, bucket: Bucket) -> None:
-        for first in range(256):
-            for info in await bucket.list(layout.fan_prefix(first)):
-                name = layout.parse_shard(info.key)
-                if name is not None:
-                    listed[name.uuid][slot][name.shard] = info.size
-
-    answers = await buckets.each(look, limit_s=float("inf"))
-    found.silent = {slot: str(error) for slot, error in answers.errors.items()}
+    listing = Listing(buckets, {})
+    listed: dict[bytes, Places] = {}
+    for prefix in FAN:
+        listed |= (await listing.part(prefix)).places
+    found.silent = listing.silent
     return listed
 
 

@@ -7,21 +7,27 @@ small.  Promises that beside a running mount a difference is believed only after
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple
 
-from objfs.backends.base import Bucket
 from objfs.codec import Layout
 from objfs.errors import Corrupt
 from objfs.meta.view import SegmentRow
 from objfs.model import Segment, SegmentNo, Slot
-from objfs.store import layout
 from objfs.volume.blobs import check_segment
-from objfs.volume.fsck_buckets import FEW, UNKNOWN_SHOWN, Blob, Places
+from objfs.volume.fsck_buckets import Blob
 from objfs.volume.fsck_map import ShardFaults
 from objfs.volume.fsck_report import Grade, Report
 from objfs.volume.fsck_subject import BATCH, Subject, ask
+from objfs.volume.listing import (
+    Listing,
+    Places,
+    parts,
+    say_foreign,
+    say_silent,
+    say_unknown,
+    total_bytes,
+)
 from objfs.volume.scrub_shard import Fault
 
 UNLISTED = "shard-unlisted"
@@ -49,7 +55,7 @@ class Survey:
         self._blobs = blobs
         self._named = named
         self._rows: dict[bytes, SegmentNo] = {}
-        self._silent: dict[Slot, str] = {}
+        self._listing = Listing(subject.buckets, subject.left_out)
         self._unknown: dict[bytes, int] = {}
         self.total_bytes = 0
         """Of all objects that should be there."""
@@ -57,22 +63,24 @@ class Survey:
     @property
     def seen(self) -> list[Slot]:
         """Buckets that were listed."""
-        return [slot for slot in self._subject.buckets.slots if slot not in self._silent]
+        return self._listing.seen
 
     async def walk(self) -> AsyncGenerator[Found, None]:
         """Every segment; what is wrong with rows, buckets and names is reported on the way."""
         await self._read_rows()
         self.total_bytes += sum(_size(blob.segment) for blob in self._blobs.values())
-        for prefix, uuids in self._parts().items():
-            listed, newest = await self._list(prefix)
+        for prefix, uuids in parts((*self._rows, *self._blobs)).items():
+            part = await self._listing.part(prefix)
+            say_foreign(self._report, part)
             for uuid in uuids:
-                places = listed.pop(uuid, {})
-                for found in await self._found(uuid, places, newest.get(uuid, 0)):
+                places = part.places.pop(uuid, {})
+                for found in await self._found(uuid, places, part.newest_ns.get(uuid, 0)):
                     yield found
-            for uuid, places in listed.items():
-                self._unknown[uuid] = sum(size for shards in places.values() for size in shards.values())
-        self._say_silent()
-        await self._say_unknown()
+            self._unknown |= {uuid: total_bytes(places) for uuid, places in part.places.items()}
+        silent = sorted(self._listing.silent.items())
+        names = ((self._subject.name(slot), why) for slot, why in silent)
+        say_silent(self._report, names, "bring it back and look again")
+        await self._settle_unknown()
 
     async def row(self, number: SegmentNo) -> SegmentRow | None:
         """The row of a segment in use as it is now."""
@@ -100,16 +108,6 @@ class Survey:
                     self.total_bytes += _size(row.segment)
             after = rows[-1].number
 
-    def _parts(self) -> dict[str, list[bytes]]:
-        """Prefix of objects' names -> segments.  One part where there are few: a listing is a request."""
-        uuids = sorted({*self._rows, *self._blobs})
-        if len(uuids) < FEW:
-            return {layout.SEGMENT_PREFIX: uuids}
-        parts: dict[str, list[bytes]] = {layout.fan_prefix(first): [] for first in range(256)}
-        for uuid in uuids:
-            parts[layout.fan_prefix(uuid[0])].append(uuid)
-        return parts
-
     async def _found(self, uuid: bytes, places: Places, mtime_ns: int) -> list[Found]:
         found = []
         row = await self.row(self._rows[uuid]) if uuid in self._rows else None
@@ -133,47 +131,13 @@ class Survey:
     def _say_row(self, row: SegmentRow, why: str) -> None:
         self._report.add("segment-row", Grade.DAMAGE, f"segment {row.number}", why)
 
-    # --- what is there -----------------------------------------------------------------
-
-    async def _list(self, prefix: str) -> tuple[dict[bytes, dict[Slot, dict[int, int]]], dict[bytes, int]]:
-        """Objects by segment, and when the newest of each was put."""
-        found: dict[bytes, dict[Slot, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
-        newest: dict[bytes, int] = {}
-
-        async def look(slot: Slot, bucket: Bucket) -> None:
-            for info in await bucket.list(prefix):
-                name = layout.parse_shard(info.key)
-                if name is None:
-                    what = "is no object of objfs; it is left alone"
-                    self._report.add("foreign", Grade.REMARK, info.key, what, bucket=bucket.url)
-                    continue
-                found[name.uuid][slot][name.shard] = info.size
-                newest[name.uuid] = max(newest.get(name.uuid, 0), info.mtime_ns)
-
-        answers = await self._subject.buckets.each(look, slots=self.seen)
-        for slot, error in answers.errors.items():
-            self._silent[slot] = self._subject.left_out.get(slot, str(error))
-        return dict(found), newest
-
-    # --- the end -----------------------------------------------------------------------
-
-    def _say_silent(self) -> None:
-        for slot, why in sorted(self._silent.items()):
-            todo, name = "bring it back and look again", self._subject.name(slot)
-            self._report.add("bucket", Grade.UNSEEN, "its objects", why, bucket=name, todo=todo)
-
-    async def _say_unknown(self) -> None:
-        """What nothing names, and still does not after a second look."""
+    async def _settle_unknown(self) -> None:
+        """Says what nothing names, and still does not after a second look."""
         if self._subject.live and self._unknown:
             await self._read_rows()
             known = {*self._rows, *await self._named()}
             self._unknown = {uuid: size for uuid, size in self._unknown.items() if uuid not in known}
-        for uuid in sorted(self._unknown)[:UNKNOWN_SHOWN]:
-            what = f"nothing names it ({self._unknown[uuid]} bytes): left by a crash, or under way"
-            self._report.add("unknown", Grade.REMARK, f"segment {uuid.hex()}", what)
-        rest = len(self._unknown) - UNKNOWN_SHOWN
-        if rest > 0:
-            self._report.add("unknown", Grade.REMARK, f"{rest} more segments", "nothing names them")
+        say_unknown(self._report, self._unknown)
 
 
 def _size(segment: Segment) -> int:
