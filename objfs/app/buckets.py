@@ -18,7 +18,7 @@ from objfs.backends.compose import BucketSettings, compose
 from objfs.backends.registry import open_bucket
 from objfs.backends.wrappers.metrics import Metrics
 from objfs.errors import BadSetting, BucketError
-from objfs.volume.local import BucketPlace
+from objfs.volume.config import BucketPlace
 from objfs.volume.settings import VolumeSettings
 
 log = logging.getLogger(__name__)

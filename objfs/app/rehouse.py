@@ -22,9 +22,10 @@ from objfs.app.options import MountOptions
 from objfs.app.places import run
 from objfs.app.wire import Message
 from objfs.errors import NotMounted, ObjfsError, ReadOnly, UsageError
+from objfs.volume.config import BucketPlace
 from objfs.volume.fields import Fields
 from objfs.volume.header import Secret
-from objfs.volume.local import BucketPlace, VolumeHome
+from objfs.volume.local import VolumeHome
 from objfs.volume.membership import Newcomer
 from objfs.volume.mover import Progress
 from objfs.volume.rehouse import Rehousing, refuse_weaker

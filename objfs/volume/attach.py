@@ -29,11 +29,12 @@ from objfs.model import Slot
 from objfs.store import layout
 from objfs.volume import header as headers
 from objfs.volume import label as labels
+from objfs.volume.config import BucketPlace, VolumeConfig
 from objfs.volume.guard import GuardedBucket
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.keys import read_headers
 from objfs.volume.label import Label
-from objfs.volume.local import BucketPlace, VolumeConfig, VolumeHome
+from objfs.volume.local import VolumeHome
 from objfs.volume.quorum import BucketSet
 from objfs.volume.settings import VolumeSettings
 from objfs.volume.table import BucketEntry

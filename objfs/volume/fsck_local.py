@@ -22,9 +22,9 @@ from objfs.volume.fsck_map import Span
 from objfs.volume.fsck_report import Grade, Report
 from objfs.volume.fsck_subject import BATCH, LIMIT, Subject, ask, say_lost
 from objfs.volume.local import VolumeHome
-from objfs.volume.open import Verdict, judge
 from objfs.volume.progress import read_known_lease, read_progress
 from objfs.volume.published import Published
+from objfs.volume.reconcile import Verdict, judge
 
 
 @dataclass(slots=True)

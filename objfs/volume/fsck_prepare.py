@@ -25,9 +25,9 @@ from objfs.volume.fsck import TABLE_RULES, FsckOptions, Look
 from objfs.volume.fsck_identity import mend_headers, mend_labels
 from objfs.volume.lease import Claim, Lease, acquire
 from objfs.volume.local import State, VolumeHome, write_json
-from objfs.volume.open import Verdict, holds_nothing
 from objfs.volume.progress import Progress, read_known_lease, write_known_lease, write_progress
 from objfs.volume.published import Published
+from objfs.volume.reconcile import Verdict, holds_nothing
 from objfs.volume.recover import rebuild_table, replay
 from objfs.volume.shipping import Stack
 

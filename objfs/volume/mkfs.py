@@ -36,13 +36,14 @@ from objfs.store.store import SegmentStore
 from objfs.volume import header as headers
 from objfs.volume import label as labels
 from objfs.volume.checkpoint import Checkpointer, Parts
+from objfs.volume.config import BucketPlace, VolumeConfig
 from objfs.volume.epochs import Holder
 from objfs.volume.features import Features
 from objfs.volume.fields import JSON
 from objfs.volume.header import CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Secret, VolumeHeader
 from objfs.volume.label import Label
 from objfs.volume.lease import Claim, Lease, acquire
-from objfs.volume.local import BucketPlace, VolumeConfig, VolumeHome
+from objfs.volume.local import VolumeHome
 from objfs.volume.patch import Patch
 from objfs.volume.progress import write_known_lease
 from objfs.volume.quorum import BucketSet

@@ -1,9 +1,7 @@
 """Opening a volume: the protocol between the state directory and the buckets at mount time.
 
-Owns the order of the steps and the verdict about local state.  Promises that a table is handed out only when
-it is that of the newest published moment or descends from it; that local state which another machine's
-publishing overtook is set aside, never mixed in and never deleted while it may hold data; and that a
-writing mount has the lease, with everything older fenced off.
+Owns the order of the steps.  Promises that a writing mount has the lease, with everything older fenced off,
+before local state is touched.  What becomes of that is ``reconcile``'s.
 
 The steps: header, labels, lease, newest manifest (settled by a fence unless the holder before left
 cleanly), verdict, table.  The caller holds ``home.lock()``.
@@ -15,20 +13,15 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
-from typing import TypeAlias
 
 import trio
 
 from objfs.backends.base import Bucket
 from objfs.cache.recovery import boot_id
-from objfs.codec.identity import page_hash
 from objfs.codec.keys import KeyRing
 from objfs.errors import ForeignBucket, LeaseLost, Unclean
-from objfs.meta.database import settle
 from objfs.meta.pages import PageSet
 from objfs.meta.replica import Replica
 from objfs.meta.table import MetaDatabase
@@ -43,53 +36,17 @@ from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.header import newest as newest_header
 from objfs.volume.lease import Claim, Lease, acquire
 from objfs.volume.local import VolumeHome
-from objfs.volume.manifest import Manifest
 from objfs.volume.progress import (
-    Progress,
-    read_delta_pages,
     read_known_lease,
-    read_progress,
     write_known_lease,
-    write_progress,
 )
 from objfs.volume.published import Published, adopt, fence, read_newest
 from objfs.volume.quorum import BucketSet
-from objfs.volume.recover import audited, catch_up, rebuild_table, replay
-from objfs.volume.shipping import Stack, read_stack
+from objfs.volume.reconcile import Reconciled, Reconciliation, Verdict
 from objfs.volume.spread import refuse_changed, spread_header
 from objfs.volume.table import data_slots, domains_of
 
 log = logging.getLogger(__name__)
-
-
-class Verdict(Enum):
-    """What local state is, compared with the newest manifest."""
-
-    MISSING = "missing"
-    """Nothing usable here: recover."""
-    SAME = "same"
-    """The replica stands for the newest moment: go on."""
-    OWN = "own"
-    """The newest moment is ours, published just before a crash: bring the replica forward, go on."""
-    BEHIND = "behind"
-    """Another machine published since: set aside, recover."""
-    ROTTEN = "rotten"
-    """Nothing was changed since the newest moment, and yet the table is another one: recover."""
-    AHEAD = "ahead"
-    """The buckets are older than what was published from here."""
-
-
-def judge(progress: Progress | None, newest: Published) -> Verdict:
-    """Compares contents, so that a fence over our own moment changes nothing.  Pure."""
-    if progress is None:
-        return Verdict.MISSING
-    if newest.content == progress.published.content:
-        return Verdict.SAME
-    if progress.intent is not None and newest.content == progress.intent.content:
-        return Verdict.OWN
-    if newest.manifest.sequence <= progress.published.sequence:
-        return Verdict.AHEAD
-    return Verdict.BEHIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,18 +138,8 @@ async def open_volume(
     return await opening.run(found, left_out)
 
 
-def holds_nothing(home: VolumeHome) -> bool:
-    """Whether nothing of the local contents can be anything that the buckets lack.  Raises Corrupt."""
-    holds_data = home.cache_path.exists() and any(home.cache_path.iterdir())
-    # Without checkpoint.json the table is what an interrupted recovery left.
-    unfinished = read_progress(home) is None or not home.database_path.exists()
-    return unfinished and not holds_data and not home.half_set_aside
-
-
 RELEASE_S = 30.0
 """How long a failed opening tries to give the lease back."""
-
-_Found: TypeAlias = tuple[Verdict, Moment, Replica, MetaDatabase, PageSet | None]
 
 
 def _left_settled(lease: Lease) -> bool:
@@ -233,7 +180,16 @@ class _Opening:
             settings=options.store,
         )
         self._store.use_buckets(buckets.buckets, data_slots(header.buckets), domains_of(header.buckets))
-        self._salvage: Path | None = None
+        self._local = Reconciliation(
+            home,
+            ring,
+            self._store,
+            clock,
+            boot=options.boot,
+            force=options.force,
+            follow=options.follow,
+            tell=tell,
+        )
         self._unknown = ""
         """Features that only a newer program may write, where header or newest manifest has some."""
 
@@ -244,7 +200,7 @@ class _Opening:
                 await spread_header(self._buckets, self._ring, self._header, found)
                 # The table of buckets may have changed since it was read: then others decide who writes.
                 await refuse_changed(self._buckets, self._ring, self._header.generation + 1)
-            verdict, moment, replica, meta, carried = await self._renewing(lease)
+            local = await self._renewing(lease)
             if lease is not None and self._unknown:
                 await lease.release(settled=_left_settled(lease))
                 lease = None
@@ -264,12 +220,12 @@ class _Opening:
             self._store,
             self._gate,
             lease,
-            moment,
-            replica,
-            meta,
-            carried,
-            verdict,
-            self._salvage,
+            local.moment,
+            local.replica,
+            local.meta,
+            local.carried,
+            local.verdict,
+            self._local.salvage,
         )
 
     def _why_read_only(self) -> str:
@@ -277,24 +233,25 @@ class _Opening:
             return "the volume is mounted read-only"
         return f"the volume has {self._unknown}, which only a newer objfs can write: it is mounted read-only"
 
-    async def _renewing(self, lease: Lease | None) -> _Found:
+    async def _renewing(self, lease: Lease | None) -> Reconciled:
         """The rest of the protocol, while the lease is renewed: a recovery may take long."""
         failure: BaseException | None = None
-        found: _Found
+        found: Reconciled
         async with trio.open_nursery() as nursery:
             if lease is not None:
                 nursery.start_soon(lease.run)
             try:
                 newest = await self._newest(lease)
-                found = await self._table(newest, writes=lease is not None and not self._unknown)
+                writes = lease is not None and not self._unknown
+                found = await self._local.reconcile(newest, writes=writes)
             except Exception as error:
                 failure = error
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
         if not self._gate.open:
-            found[3].close()
-            found[2].close()
+            found.meta.close()
+            found.replica.close()
             raise LeaseLost(str(self._gate.reason))
         return found
 
@@ -333,7 +290,9 @@ class _Opening:
         newest = await read_newest(self._buckets, self._ring, force=force)
         if newest is None:
             raise Unclean("the volume has no checkpoint: its mkfs was never finished; make it again")
-        self._judge(newest)  # a history that is older than ours must not be fenced before a person decides
+        self._local.judge(
+            newest
+        )  # a history that is older than ours must not be fenced before a person decides
         if lease is None:
             return newest
         if newest.manifest.features.read_only:
@@ -352,133 +311,3 @@ class _Opening:
         self._unknown = features.unknown
         log.warning("%s", self._why_read_only())
         self._tell(self._why_read_only())
-
-    # --- local state -----------------------------------------------------------------------
-
-    async def _table(self, newest: Published, *, writes: bool) -> _Found:
-        verdict = self._judge(newest)
-        if verdict is Verdict.SAME and not await self._is_sound(newest.manifest):
-            verdict = Verdict.ROTTEN
-        # The mark of what has rotted goes with it: until then a crash must not make changes of the damage.
-        clean = verdict is Verdict.ROTTEN or await trio.to_thread.run_sync(self._home.take_clean)
-        self._home.remove_followed()
-        log.info(
-            "local state verdict=%s clean=%s sequence=%d", verdict.value, clean, newest.manifest.sequence
-        )
-        if verdict not in (Verdict.SAME, Verdict.OWN):
-            # Such a mark means that the buckets had everything; where they went back they do not.
-            copied = clean or self._home.is_mirror()
-            await self._clear(copied and verdict is not Verdict.AHEAD)
-        with ExitStack() as undo:
-            replica = self._open_replica(newest.manifest)
-            undo.callback(replica.close)
-            if verdict in (Verdict.SAME, Verdict.OWN):
-                stack = await self._agree(replica, newest, verdict)
-                carried = None if clean and verdict is Verdict.SAME else await self._differences(replica)
-                meta = MetaDatabase.open(self._home.database_path, boot_id=self._options.boot)
-            else:
-                stack, meta = await self._recover(newest.manifest, replica)
-                carried = None
-            undo.callback(meta.close)
-            moment = Moment.of(newest, stack)
-            await trio.to_thread.run_sync(write_progress, self._home, Progress(moment.mark))
-            if writes:
-                await trio.to_thread.run_sync(self._home.clear_mirror)
-            else:
-                await self._mirror(changed=carried is not None and len(carried.pages) > 0)
-            undo.pop_all()
-        return verdict, moment, replica, meta, carried
-
-    async def _is_sound(self, manifest: Manifest) -> bool:
-        """Whether a table that ended clean still is, byte for byte, what was published: what the disk has
-        changed since must not be served, and not be shipped with the next change of its page."""
-
-        def compare() -> bool:
-            if not self._home.clean_path.exists():
-                return True
-            with self._open_replica(manifest) as replica:
-                if replica.digest != manifest.digest:
-                    return True  # nothing to compare with; the replica is fetched again
-                try:
-                    return replica.is_image_of(self._home.database_path)
-                except Unclean:
-                    return True
-
-        if await trio.to_thread.run_sync(compare):
-            return True
-        told = (
-            f"{self._home.database_path} is not what it was when the volume was unmounted: the disk has "
-            "damaged it, and the inode table is recovered from the buckets"
-        )
-        log.error("%s", told)
-        self._tell(told)
-        return False
-
-    async def _mirror(self, *, changed: bool) -> None:
-        """A mount that reads leaves the local state as it is: is it all in the buckets?"""
-        if not changed:
-            await trio.to_thread.run_sync(self._home.mark_mirror)
-        elif self._options.follow and not self._home.is_mirror():
-            raise Unclean(
-                f"{self._home.path} holds changes that are not in the buckets, and following would throw "
-                "them away: mount the volume for writing first, and unmount it"
-            )
-
-    async def _recover(self, manifest: Manifest, replica: Replica) -> tuple[Stack, MetaDatabase]:
-        self._tell(f"recovering {manifest.page_count} pages of the inode table")
-        stack = await replay(self._store, manifest, replica)
-        path, boot = self._home.database_path, self._options.boot
-        table = await rebuild_table(self._store, manifest, replica, path, boot)
-        return stack, await audited(table, manifest)
-
-    def _judge(self, newest: Published) -> Verdict:
-        progress = read_progress(self._home)
-        if progress is not None and not self._home.database_path.exists():
-            progress = None
-        verdict = judge(progress, newest)
-        if verdict is Verdict.AHEAD and not self._options.force:
-            assert progress is not None
-            raise Unclean(
-                f"the buckets' newest moment is {newest.manifest.sequence}, but "
-                f"{progress.published.sequence} was published from here; bring the missing buckets back, "
-                "or use --force to go on from theirs"
-            )
-        return verdict
-
-    def _open_replica(self, manifest: Manifest) -> Replica:
-        key = self._ring.get(manifest.digest_key)
-        return Replica(self._home.replica_path, lambda number, image: page_hash(key, number, image))
-
-    async def _agree(self, replica: Replica, newest: Published, verdict: Verdict) -> Stack:
-        """Makes sure that the replica is the newest moment's, whatever a crash left of it."""
-        manifest = newest.manifest
-        if verdict is Verdict.SAME and replica.digest == manifest.digest:
-            agrees = True
-        else:
-            agrees = await catch_up(self._store, manifest, replica)
-        if not agrees:
-            log.warning("replica differs from manifest %d: fetched again", manifest.sequence)
-            await trio.to_thread.run_sync(replica.clear)
-            return await replay(self._store, manifest, replica)
-        return await read_stack(self._store, manifest, read_delta_pages(self._home))
-
-    async def _differences(self, replica: Replica) -> PageSet:
-        """Pages that the table has beyond the replica."""
-        self._tell("comparing the inode table with its last checkpoint")
-        await trio.to_thread.run_sync(settle, self._home.database_path)
-        return await trio.to_thread.run_sync(replica.diff, self._home.database_path)
-
-    async def _clear(self, worthless: bool) -> None:
-        """Makes room for a recovery; what may hold data that was never uploaded is kept."""
-        home = self._home
-        if (worthless and not home.half_set_aside) or holds_nothing(home):
-            await trio.to_thread.run_sync(home.remove_contents)
-            return
-        stamp = f"{self._clock.now_ns() // 1_000_000_000}"
-        self._salvage = await trio.to_thread.run_sync(self._home.set_aside, stamp)
-        told = (
-            f"local state is not part of what the buckets hold and is kept at {self._salvage}: "
-            "files written here and never uploaded are only there; objfs salvage copies them"
-        )
-        log.error("%s", told)
-        self._tell(told)

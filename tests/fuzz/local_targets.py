@@ -19,11 +19,12 @@ from objfs.cache.offline import CacheDirectory
 from objfs.errors import BadSetting, CodecError, MalformedURL, MountError, ObjfsError
 from objfs.meta.replica import Replica, inspect
 from objfs.model import ChunkId, Slot
+from objfs.volume.config import BucketPlace, VolumeConfig, format_config
 from objfs.volume.debts import read_debts, write_debts
 from objfs.volume.epochs import KnownLease
 from objfs.volume.fields import Fields, canonical
 from objfs.volume.fsck_report import Grade, Report
-from objfs.volume.local import BucketPlace, VolumeConfig, VolumeHome, format_config
+from objfs.volume.local import VolumeHome
 from objfs.volume.progress import (
     Mark,
     Progress,

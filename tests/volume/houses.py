@@ -17,7 +17,8 @@ from objfs.backends.wrappers.wrapper import Wrapper
 from objfs.meta.view import TableView
 from objfs.model import Code, Segment
 from objfs.store import layout
-from objfs.volume.local import BucketPlace, VolumeHome
+from objfs.volume.config import BucketPlace
+from objfs.volume.local import VolumeHome
 from objfs.volume.membership import Newcomer
 from objfs.volume.open import OpenOptions
 from objfs.volume.rehouse import Rehousing

@@ -14,8 +14,9 @@ from objfs.errors import NoQuorum, ObjfsError, StaleHandle, Unclean, UnknownKey,
 from objfs.model import ROOT
 from objfs.volume.follow import Follower
 from objfs.volume.local import VolumeHome
-from objfs.volume.open import OpenOptions, Verdict
+from objfs.volume.open import OpenOptions
 from objfs.volume.progress import read_progress
+from objfs.volume.reconcile import Verdict
 from objfs.volume.rotate import rotate
 from tests.volume.rigs import Cloud, Rig, running
 from tests.volume.support import PASSPHRASE, TrioClock

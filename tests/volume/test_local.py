@@ -14,16 +14,8 @@ import pytest
 
 from objfs.durable import sync_directory
 from objfs.errors import BadSetting, Corrupt, HeldElsewhere, NoSuchVolume, UsageError, VolumeExists
-from objfs.volume.local import (
-    BucketPlace,
-    VolumeConfig,
-    VolumeHome,
-    format_config,
-    parse_config,
-    read_json,
-    replace_file,
-    write_json,
-)
+from objfs.volume.config import BucketPlace, VolumeConfig, format_config, parse_config
+from objfs.volume.local import VolumeHome, read_json, replace_file, write_json
 from objfs.volume.progress import read_delta_pages
 from objfs.volume.settings import GIB, SETTINGS, VolumeSettings
 from tests.doubles.disk import certain, kept

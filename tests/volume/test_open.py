@@ -21,10 +21,12 @@ from objfs.errors import (
 )
 from objfs.model import Code
 from objfs.store import layout
+from objfs.volume.config import VolumeConfig
 from objfs.volume.header import Secret
-from objfs.volume.local import VolumeConfig, VolumeHome
+from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import NewBucket, NewVolume, create_volume
-from objfs.volume.open import OpenOptions, OpenVolume, Verdict
+from objfs.volume.open import OpenOptions, OpenVolume
+from objfs.volume.reconcile import Verdict
 from tests.volume.rigs import CHEAP, Cloud, Rig, running
 from tests.volume.support import PASSPHRASE, TrioClock
 
