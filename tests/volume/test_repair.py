@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 import trio
 
 from objfs.backends.base import Bucket
@@ -14,27 +11,10 @@ from objfs.model import Segment
 from objfs.store import layout
 from objfs.volume.fsck import FsckOptions
 from objfs.volume.fsck_report import Report
-from objfs.volume.local import VolumeHome
 from objfs.volume.maintain import Alone, Ground
 from objfs.volume.repair import Plan, carry_out, make_plan, say
-from tests.volume.patients import CLEAN_TREE, HOST, Patient, build
-from tests.volume.rigs import Cloud
+from tests.volume.patients import CLEAN_TREE, HOST, Patient
 from tests.volume.support import PASSPHRASE, TrioClock
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cloud, VolumeHome]:
-    root = tmp_path_factory.mktemp("template")
-
-    async def make() -> tuple[Cloud, VolumeHome]:
-        return await build(root, "clean", crashed=False)
-
-    return trio.run(make)
-
-
-@pytest.fixture
-async def patient(template: tuple[Cloud, VolumeHome], tmp_path: Path) -> Patient:
-    return Patient(*await template[0].copied(tmp_path, template[1]))
 
 
 async def repair(

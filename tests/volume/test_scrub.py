@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import trio
@@ -19,32 +18,16 @@ from objfs.model import Segment, SegmentNo
 from objfs.store import layout
 from objfs.volume.fsck import FsckOptions, at_hand
 from objfs.volume.fsck_report import Grade, Report
-from objfs.volume.local import VolumeHome
 from objfs.volume.maintain import Alone, Ground
 from objfs.volume.scrub import Scrub, ScrubOrder
 from objfs.volume.scrub_book import NAME, Book
-from tests.volume.patients import CLEAN_TREE, HOST, Patient, build
-from tests.volume.rigs import Cloud, running
+from tests.volume.patients import CLEAN_TREE, HOST, Patient
+from tests.volume.rigs import running
 from tests.volume.support import PASSPHRASE, TrioClock
 
 LOOK = ScrubOrder()
 REPAIR = ScrubOrder(repair=True)
 Damage = Callable[[Patient, Segment], Awaitable[None]]
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cloud, VolumeHome]:
-    root = tmp_path_factory.mktemp("template")
-
-    async def make() -> tuple[Cloud, VolumeHome]:
-        return await build(root, "clean", crashed=False)
-
-    return trio.run(make)
-
-
-@pytest.fixture
-async def patient(template: tuple[Cloud, VolumeHome], tmp_path: Path) -> Patient:
-    return Patient(*await template[0].copied(tmp_path, template[1]))
 
 
 async def scrub(
