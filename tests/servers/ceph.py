@@ -1,9 +1,10 @@
 """A real Ceph object gateway on loopback, in memory: monitor, one OSD and radosgw, gone after use.
 
 Owns the processes it starts, by pid, and one temporary directory.  Needs Debian's packages
-radosgw, ceph-mon, ceph-osd and ceph-common.  The three settings that are not obvious: messages in
+radosgw, ceph-mon, ceph-osd and ceph-common.  The four settings that are not obvious: messages in
 crc mode (secure mode hangs without cephx), TCP_NODELAY for the gateway (else 40 ms per small
-GET), and a short paxos interval (else the first start takes ten seconds).
+GET), a short paxos interval (else the first start takes ten seconds), and a short wait before what was
+deleted is freed (else hours, and the memory is full before that).
 """
 
 from __future__ import annotations
@@ -104,6 +105,9 @@ osd_max_object_namespace_len = 64
 rgw_frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw_enable_apis = s3, admin
 rgw_dns_name = localhost
+rgw_gc_obj_min_wait = 10
+rgw_gc_processor_period = 10
+rgw_gc_processor_max_time = 10
 """
 
 

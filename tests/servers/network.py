@@ -181,7 +181,8 @@ class Proxy:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
+        """Connections of clients, with who serves each: asyncio itself forgets tasks that wait."""
         self._call(self._listen())
 
     @property
@@ -216,18 +217,18 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for writer in self._open:
+        for writer in list(self._open):
             _reset(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client, however many requests it carries."""
-        self._open.add(writer)
+        self._open[writer] = asyncio.current_task()
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while await self._exchange(reader, writer):
                     pass
         finally:
-            self._open.discard(writer)
+            self._open.pop(writer, None)
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
