@@ -52,7 +52,10 @@ from tests.system.load import Worker, differences
 MIB = 1024 * 1024
 CAP = 64 * MIB
 MEMORY = 512 * MIB
-OPTIONS = f"cache_size={CAP},cache_reserve=0,checkpoint_interval=2,request_timeout=5"
+OPTIONS = (
+    f"cache_size={CAP},cache_reserve=0,checkpoint_interval=2,request_timeout=5,"
+    "recovery_window=30,delete_grace=30"  # so that deletes meet the weather too, and a server in memory lasts
+)
 WORKERS = 3
 LOOK_S = 0.2
 PATIENCE_S = 60.0
