@@ -162,8 +162,11 @@ def test_shared_bytes_take_their_place_once(table: MetaDatabase, tmp_path: Path)
         store(table, write(table, ino, index))
     with UsageView(tmp_path / "meta.db") as view:
         before = view.usage()
-    table.clone(Origin(top), ROOT, b"clone", NOW)
+    copy = table.clone(Origin(top), ROOT, b"clone", NOW).ino
     with UsageView(tmp_path / "meta.db") as view:
         after = view.usage()
+    with UsageView(tmp_path / "meta.db") as view:
+        of_one = view.usage(copy)
+    assert (of_one.live, of_one.deduplicated, of_one.unique) == (before.live, 0, before.unique)
     assert (before.deduplicated, after.deduplicated) == (0, before.live)
     assert after == before._replace(inodes=before.inodes + 2, live=2 * before.live, deduplicated=before.live)
