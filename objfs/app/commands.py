@@ -13,6 +13,7 @@ from functools import partial
 
 import trio
 
+from objfs.app.clones import CloneCommands
 from objfs.app.control import Command, Report
 from objfs.app.cost import cost_of
 from objfs.app.differences import DifferenceCommands
@@ -57,6 +58,7 @@ class Commands:
             "scrub": self.scrub,
             "repair": self.repair,
             "log-level": self.log_level,
+            **CloneCommands(self._engine).table(),
             **DifferenceCommands(self._engine).table(),
             **SnapshotCommands(self._engine).table(),
         }

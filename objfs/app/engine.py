@@ -18,6 +18,7 @@ import trio
 from objfs.app.browse import NoBarrier, Showing
 from objfs.app.buckets import OpenBucket, opened
 from objfs.app.clock import SystemClock, VolumeClock
+from objfs.app.cloning import Cloner
 from objfs.app.compaction import make_compactor
 from objfs.app.follow import Following
 from objfs.app.footprint import Footprint, log_limit
@@ -123,6 +124,9 @@ class Engine:
         self.fs = self._make_fs(options)
         self.snapshot_dir = options.snapshot_dir
         self.restorer = Restorer(
+            volume.meta, self.cache, self.fs, self._mutations, self.clock, self._log_sync.sync
+        )
+        self.cloner = Cloner(
             volume.meta, self.cache, self.fs, self._mutations, self.clock, self._log_sync.sync
         )
         self.following = self._make_following() if options.follow else None

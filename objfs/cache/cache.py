@@ -8,7 +8,7 @@ unplaced version and tells when all of them are stored (I2).  Knows table, log a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import trio
@@ -211,6 +211,10 @@ class ChunkCache:
     def freeze(self) -> None:
         """No version of this moment changes any more: writes begin new ones over them.  Synchronous."""
         self._writeback.freeze()
+
+    def freeze_only(self, chunks: Iterable[ChunkId]) -> None:
+        """The same for these dirty versions.  Synchronous."""
+        self._writeback.freeze_only(chunks)
 
     async def drain(self) -> None:
         """Returns when everything dirty at the call is in segments; needs ``run``."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -91,7 +91,11 @@ class Writeback:
         The table is asked, not the shelf: a truncation may begin a version without writing a byte,
         and versions that were freed before are none of them.
         """
-        entries = [self._frozen(chunk) for chunk in self._table.dirty_ids()]
+        return self.freeze_only(self._table.dirty_ids())
+
+    def freeze_only(self, chunks: Iterable[ChunkId]) -> list[Entry]:
+        """The same for these, which the table shows as dirty."""
+        entries = [self._frozen(chunk) for chunk in chunks]
         if entries:
             self.kick()
         return entries

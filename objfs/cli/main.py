@@ -18,6 +18,7 @@ from objfs.cli.bench import bench
 from objfs.cli.bucket import bucket
 from objfs.cli.bucket_change import CHANGES
 from objfs.cli.cat import cat
+from objfs.cli.clone import clone
 from objfs.cli.context import say
 from objfs.cli.cost import cost
 from objfs.cli.differences import diff, versions
@@ -67,6 +68,7 @@ _COMMANDS = (
     status,
     flush,
     snapshot,
+    clone,
     usage,
     fsck,
     gc,

@@ -9,6 +9,7 @@ beginning a new one over it, and the order of data before rows.  Promises:
   of what the old one shows, or without a base when the write covers all of that.
 - No version shows bytes beyond its file's size: truncating clips the version at the new end, so that
   growing again shows zeros.
+- While writes are held back (``held``), none begins: who clones files makes what they hold durable meanwhile.
 - A truncate that removes more chunks than fit into one step continues in further steps; until the last
   one, writes and truncates of that file wait (``_busy``, one event per file; nothing else is locked),
   because a file that grew in between would show the old chunks again.  Reads need not wait: the size is
@@ -20,6 +21,7 @@ Knows no names, no handles and no protocol.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import trio
@@ -62,6 +64,7 @@ class Data:
         self._barrier = barrier
         self._writable = writable
         self._busy: dict[Ino, trio.Event] = {}
+        self._holds: list[trio.Event] = []
 
     # --- reading -----------------------------------------------------------------------
 
@@ -146,9 +149,22 @@ class Data:
     async def _admit(self, ino: Ino, nbytes: int) -> None:
         """The room that the cache promises is certain only until the next await: asked for last."""
         await self._cache.admit(nbytes)
-        while ino in self._busy:
+        while self._holds or ino in self._busy:
+            if self._holds:
+                await self._holds[0].wait()
             await self._wait_turn(ino)
             await self._cache.admit(nbytes)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No write begins while the body runs; those that come wait for its end."""
+        over = trio.Event()
+        self._holds.append(over)
+        try:
+            yield
+        finally:
+            self._holds.remove(over)
+            over.set()
 
     def _write_now(self, ino: Ino, offset: int, data: bytes, clear_suid: bool) -> None:
         """Bytes, then rows, in one transaction that also holds when it ends early."""

@@ -14,7 +14,8 @@ to the kernel says so with ``looked_up``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -140,6 +141,14 @@ class FileSystem:
         """Returns when no truncate goes on that takes several steps, until the caller awaits."""
         while self._data.truncating:
             await self._data.truncated()
+
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """No write to a file begins while the body runs: those that come wait.  Access times that reading set
+        before are in their rows."""
+        with self._data.held():
+            await self._atimes.write_all()
+            yield
 
     def replaced(self, rewritten: Iterable[Ino], lost: Iterable[Ino]) -> None:
         """In the step that changed rows behind the back of those who use them: handles of these files are

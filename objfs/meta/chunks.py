@@ -20,6 +20,8 @@ COLUMNS = (
     "c.chunk, c.ino, c.idx, c.state, c.base, c.base_size, "
     "c.segment, c.position, c.first_frame, c.size, c.frames, c.length, c.identity"
 )
+OF_MAP = COLUMNS.replace("c.ino", "m.ino")
+"""Of a version found at a place of a file: several files may name it, and this is the one that is meant."""
 LOCATION_COLUMNS = "segment, position, first_frame, size, frames, length, identity"
 # A row of map is dead when a truncate that still goes on has taken it.
 _LIVE = (
@@ -27,15 +29,19 @@ _LIVE = (
     "AND o.keep_from <= m.idx AND o.below > m.chunk)"
 )
 _AT = (
-    f"SELECT {COLUMNS} FROM map m JOIN chunk c ON c.chunk = m.chunk WHERE m.ino = ? AND m.idx = ? AND {_LIVE}"
+    f"SELECT {OF_MAP} FROM map m JOIN chunk c ON c.chunk = m.chunk WHERE m.ino = ? AND m.idx = ? AND {_LIVE}"
 )
 _BETWEEN = (
-    f"SELECT {COLUMNS} FROM map m JOIN chunk c ON c.chunk = m.chunk "
+    f"SELECT {OF_MAP} FROM map m JOIN chunk c ON c.chunk = m.chunk "
     f"WHERE m.ino = ? AND m.idx BETWEEN ? AND ? AND {_LIVE} ORDER BY m.idx LIMIT ?"
 )
 _GET = f"SELECT {COLUMNS} FROM chunk c WHERE c.chunk = ?"
 _DIRTY = f"SELECT {COLUMNS} FROM chunk c WHERE c.state = 0 ORDER BY c.chunk"
 _DIRTY_IDS = "SELECT chunk FROM chunk WHERE state = 0 ORDER BY chunk"
+_SHARED = (
+    "SELECT c.chunk FROM chunk c WHERE c.state = 0 AND (c.refs > 1 OR NOT EXISTS "
+    "(SELECT 1 FROM map m WHERE m.ino = c.ino AND m.idx = c.idx AND m.chunk = c.chunk)) ORDER BY c.chunk"
+)
 _BEGIN = "INSERT INTO chunk (chunk, ino, idx, state, base, base_size) VALUES (?, ?, ?, 0, ?, ?)"
 _MAP = "INSERT INTO map (ino, idx, chunk, born) VALUES (?, ?, ?, ?) ON CONFLICT (ino, idx) "
 _FILL = _MAP + "DO NOTHING"
@@ -103,6 +109,10 @@ class Chunks:
     def dirty_ids(self) -> list[ChunkId]:
         """Oldest first."""
         return [ChunkId(row[0]) for row in self._db.all(_DIRTY_IDS)]
+
+    def shared(self) -> list[ChunkId]:
+        """Dirty versions that not only their own place in their own file names, oldest first."""
+        return [ChunkId(row[0]) for row in self._db.all(_SHARED)]
 
     def begin(self, ino: Ino, index: int, base: ChunkId | None, base_size: int) -> Chunk:
         """Raises ObjfsError when the base is gone."""

@@ -55,13 +55,13 @@ class Numbers:
         self.next = start
         self.limit = start
 
-    def take(self, database: Database) -> int:
-        """Inside a transaction only."""
+    def take(self, database: Database, count: int = 1) -> int:
+        """The first of ``count`` numbers in a row.  Inside a transaction only."""
         number = self.next
-        if number >= self.limit:
-            database.run(self._save, (number + BLOCK,))
-            self.limit = number + BLOCK
-        self.next = number + 1
+        if number + count > self.limit:
+            self.limit = number + count - 1 + BLOCK
+            database.run(self._save, (self.limit,))
+        self.next = number + count
         return number
 
     def skip_to(self, database: Database, number: int) -> None:
@@ -254,6 +254,10 @@ class Database:
 
     def new_ino(self) -> Ino:
         return Ino(self._ino.take(self))
+
+    def new_inos(self, count: int) -> Ino:
+        """The first of so many numbers in a row."""
+        return Ino(self._ino.take(self, count))
 
     def new_chunk(self) -> ChunkId:
         return ChunkId(self._chunk.take(self))

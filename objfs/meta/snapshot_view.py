@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn, Protocol
 
 from objfs.errors import NameTooLong, NoAttribute, NotDirectory, NotFound, ReadOnly, StaleHandle
-from objfs.meta.chunks import COLUMNS, to_chunk
+from objfs.meta.chunks import OF_MAP, to_chunk
 from objfs.meta.database import Database, Row
 from objfs.meta.inodes import to_attr
 from objfs.model import (
@@ -78,14 +78,14 @@ LIST_XATTR = (
     "SELECT name FROM xattr_old WHERE ino = ?1 AND born <= ?2 AND died > ?2 ORDER BY name"
 )
 CHUNK_AT = (
-    f"SELECT {COLUMNS} FROM map m JOIN chunk c ON c.chunk = m.chunk "
+    f"SELECT {OF_MAP} FROM map m JOIN chunk c ON c.chunk = m.chunk "
     "WHERE m.ino = ?1 AND m.idx = ?2 AND m.born <= ?3 UNION ALL "
-    f"SELECT {COLUMNS} FROM map_old m JOIN chunk c ON c.chunk = m.chunk "
+    f"SELECT {OF_MAP} FROM map_old m JOIN chunk c ON c.chunk = m.chunk "
     "WHERE m.ino = ?1 AND m.idx = ?2 AND m.died > ?3 AND m.born = "
     "(SELECT max(born) FROM map_old WHERE ino = ?1 AND idx = ?2 AND born <= ?3)"
 )
 BETWEEN = (
-    f"SELECT {COLUMNS}, m.idx FROM map m CROSS JOIN chunk c ON c.chunk = m.chunk "
+    f"SELECT {OF_MAP}, m.idx FROM map m CROSS JOIN chunk c ON c.chunk = m.chunk "
     "WHERE m.ino = ?1 AND m.idx BETWEEN ?2 AND ?3 AND m.born <= ?4 ORDER BY m.idx LIMIT ?5"
 )
 # From place to place: a chunk that was rewritten after each of many moments has as many copies.
@@ -93,7 +93,7 @@ _NEXT = "SELECT min(idx) FROM map_old WHERE ino = ?1 AND idx"
 BETWEEN_OLD = (
     f"WITH RECURSIVE place (idx) AS (SELECT ({_NEXT} >= ?2) UNION ALL "
     f"SELECT ({_NEXT} > place.idx) FROM place WHERE place.idx < ?3) "
-    f"SELECT {COLUMNS}, m.idx FROM place CROSS JOIN map_old m ON m.ino = ?1 AND m.idx = place.idx "
+    f"SELECT {OF_MAP}, m.idx FROM place CROSS JOIN map_old m ON m.ino = ?1 AND m.idx = place.idx "
     "AND m.born = (SELECT max(born) FROM map_old WHERE ino = ?1 AND idx = place.idx AND born <= ?4) "
     "CROSS JOIN chunk c ON c.chunk = m.chunk WHERE m.died > ?4 AND m.idx <= ?3 LIMIT ?5"
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 from objfs.meta import schema
 from objfs.meta.audit import check, check_counts
 from objfs.meta.chunks import Chunks
+from objfs.meta.clone import Cloned, Clones, Origin
 from objfs.meta.database import Database
 from objfs.meta.dirty import Dirty
 from objfs.meta.entries import Entries
@@ -86,6 +87,7 @@ class MetaDatabase:
         self._segments = Segments(database)
         self._snapshots = Snapshots(database)
         self._restores = Restores(database)
+        self._clones = Clones(database, self._entries)
         self.strays = Strays(database, self._segments)
         self.log = PageLog(database)
 
@@ -396,6 +398,14 @@ class MetaDatabase:
     def restore(self, plan: Plan, now_ns: int) -> Restored:
         """The present becomes what the moment was; atomic.  Raises InvalidArgument."""
         return self._restores.restore(plan, now_ns)
+
+    def clone(self, origin: Origin, parent: Ino, name: bytes, now_ns: int) -> Cloned:
+        """A file or a tree once more, with the same chunk versions; see ``Clones.clone``."""
+        return self._clones.clone(origin, parent, name, now_ns)
+
+    def shared_versions(self) -> list[ChunkId]:
+        """Dirty versions that others than their own file name too, oldest first: not to be written."""
+        return self._chunks.shared()
 
     def clear_forgotten(self, limit: int) -> bool:
         """Removes at most about ``limit`` rows that no snapshot shows; True when none is left."""

@@ -20,16 +20,20 @@ _TREE = (
     "CREATE TEMP TABLE inside AS WITH RECURSIVE below(ino) AS (SELECT ?1 UNION "
     "SELECT e.ino FROM below b JOIN entry e ON e.parent = b.ino) SELECT ino FROM below"
 )
-_USED = "CREATE TEMP TABLE used (chunk INTEGER PRIMARY KEY, live INTEGER NOT NULL)"
-_USE = "INSERT OR REPLACE INTO used SELECT chunk, {live} FROM {map} {where}"
-_INSIDE = "WHERE ino IN (SELECT ino FROM inside)"
+_USED = "CREATE TEMP TABLE used (chunk INTEGER PRIMARY KEY, live INTEGER NOT NULL, uses INTEGER NOT NULL)"
+_KEEP = "INSERT OR IGNORE INTO used SELECT chunk, 0, 1 FROM map_old WHERE {where}"
+_USE = (
+    "INSERT INTO used SELECT chunk, 1, 1 FROM map WHERE {where} "
+    "ON CONFLICT (chunk) DO UPDATE SET uses = uses + live, live = 1"
+)
+_INSIDE = "ino IN (SELECT ino FROM inside)"
 _CONTENT = (
     f"SELECT coalesce(sum(length), 0) FROM (SELECT {LENGTH} AS length FROM used u "
     "JOIN chunk c ON c.chunk = u.chunk WHERE u.live = ?)"
 )
 _PLACES = (
     "CREATE TEMP TABLE place AS SELECT c.segment, c.size, sealed(c.frames, c.length) AS sealed, "
-    "count(*) AS uses FROM used u JOIN chunk c ON c.chunk = u.chunk WHERE c.state = 1 "
+    "sum(u.uses) AS uses FROM used u JOIN chunk c ON c.chunk = u.chunk WHERE c.state = 1 "
     "GROUP BY c.segment, c.position"
 )
 _STORED = (
@@ -51,9 +55,9 @@ _OWN = (
 
 class Usage(NamedTuple):
     """Bytes.  ``live`` and ``snapshot_only`` are content; ``deduplicated`` is content that lies where equal
-    content was; ``unique`` the rest of what is stored, ``compressed`` what that is sealed to, ``coded`` what
-    its shards take in all buckets.  ``garbage`` is coded bytes that nothing needs, indexes
-    of segments included, None for a tree."""
+    content was, or that a clone shares; ``unique`` the rest of what is stored, ``compressed`` what that is
+    sealed to, ``coded`` what its shards take in all buckets.  ``garbage`` is coded bytes that nothing needs,
+    indexes of segments included, None for a tree."""
 
     inodes: int
     live: int
@@ -81,12 +85,12 @@ class UsageView(TableView):
             self._all("ROLLBACK")
 
     def _usage(self, top: Ino | None) -> Usage:
-        where = "" if top is None else _INSIDE
+        where = "true" if top is None else _INSIDE
         if top is not None:
             self._all(_TREE, (top,))
         self._all(_USED)
-        self._all(_USE.format(live=0, map="map_old", where=where))
-        self._all(_USE.format(live=1, map="map", where=where))
+        self._all(_KEEP.format(where=where))
+        self._all(_USE.format(where=where))
         self._all(_PLACES)
         named = "WHERE nlink > 0" + (" AND ino IN (SELECT ino FROM inside)" if top is not None else "")
         ((inodes, live),) = self._all(f"SELECT count(*), coalesce(sum(held), 0) FROM inode {named}")

@@ -86,9 +86,12 @@ class SnapshotKeeper:
         self._wake = trio.Event()
 
     def recover(self) -> None:
-        """After a crash, before anybody writes: versions that a snapshot shows are not written in place."""
+        """After a crash, before anybody writes: versions that a snapshot, or a clone of their file, shows are
+        not written in place."""
         if self._table.newest_snapshot() is not None:
             self._cache.freeze()
+        else:
+            self._cache.freeze_only(self._table.shared_versions())
 
     def listed(self) -> list[Snapshot]:
         """All, oldest first."""

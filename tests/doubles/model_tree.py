@@ -102,6 +102,11 @@ class ModelTree:
         _names(parent)[name] = node
         node.nlink += 1
 
+    def adopt(self, node: Node, parent: Node, name: bytes) -> None:
+        """A tree that was made elsewhere gets its name."""
+        self._free_name(parent, name)
+        self._give(parent, name, node)
+
     def unlink(self, parent: Node, name: bytes) -> Node:
         node = self.lookup(parent, name)
         if node.is_dir:
