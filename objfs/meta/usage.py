@@ -29,10 +29,10 @@ _SHOWN = "EXISTS (SELECT 1 FROM moment WHERE trash = {} AND generation >= o.born
 _USED = "CREATE TEMP TABLE used (chunk INTEGER PRIMARY KEY, live INTEGER NOT NULL)"
 _USE = "INSERT OR REPLACE INTO used SELECT chunk, {live} FROM {map} {where}"
 _INSIDE = "WHERE ino IN (SELECT ino FROM inside)"
+_MOMENTS = f"INSERT INTO moment SELECT CASE WHEN {IS_TRASH} THEN 1 ELSE 0 END, generation FROM snapshot"
 _TRASH_ONLY = (
-    f"INSERT INTO moment SELECT CASE WHEN {IS_TRASH} THEN 1 ELSE 0 END, generation FROM snapshot",
     "UPDATE used SET live = 2 WHERE live = 0 AND chunk IN (SELECT chunk FROM map_old o "
-    f"GROUP BY chunk HAVING max({_SHOWN.format(1)}) AND NOT max({_SHOWN.format(0)}))",
+    f"GROUP BY chunk HAVING max({_SHOWN.format(1)}) AND NOT max({_SHOWN.format(0)}))"
 )
 _CONTENT = (
     f"SELECT coalesce(sum(length), 0) FROM (SELECT {LENGTH} AS length FROM used u "
@@ -104,8 +104,9 @@ class UsageView(TableView):
         named = "WHERE nlink > 0" + (" AND ino IN (SELECT ino FROM inside)" if top is not None else "")
         ((inodes, live),) = self._all(f"SELECT count(*), coalesce(sum(held), 0) FROM inode {named}")
         self._all(_MOMENT)
-        for statement in _TRASH_ONLY:
-            self._all(statement)
+        self._all(_MOMENTS)
+        if self._all("SELECT 1 FROM moment WHERE trash = 1 LIMIT 1"):
+            self._all(_TRASH_ONLY)
         ((kept,),), ((trash,),) = self._all(_CONTENT, (0,)), self._all(_CONTENT, (2,))
         ((_, unique, sealed, shared, coded),) = self._all(_STORED)
         ((_, all_coded),) = self._all(_SEGMENTS)
