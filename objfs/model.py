@@ -118,6 +118,8 @@ class SnapshotFlag(IntFlag):
     """It is pruned never, and deleted only by force."""
     SCHEDULED = 2
     """A timer took it, and may prune it."""
+    TRASH = 4
+    """It was taken before something was removed, to bring that back; the mount deletes it when it is old."""
 
 
 class Snapshot(NamedTuple):
@@ -139,6 +141,11 @@ class Snapshot(NamedTuple):
     def held(self) -> bool:
         """Whether it is kept from being pruned and deleted."""
         return bool(self.flags & SnapshotFlag.HELD)
+
+    @property
+    def trash(self) -> bool:
+        """Whether it is one of the trash."""
+        return bool(self.flags & SnapshotFlag.TRASH)
 
 
 @dataclass(frozen=True, slots=True)

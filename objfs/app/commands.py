@@ -26,6 +26,7 @@ from objfs.app.maintain import repair_order, repair_running, scrub_order, scrub_
 from objfs.app.rehouse import Rehouser
 from objfs.app.rehouse import Wish as Move
 from objfs.app.snapshots import SnapshotCommands
+from objfs.app.trash import TrashCommands
 from objfs.app.wire import Message, text
 from objfs.errors import MountError, UsageError
 from objfs.volume.fields import Fields
@@ -61,6 +62,7 @@ class Commands:
             **CloneCommands(self._engine).table(),
             **DifferenceCommands(self._engine).table(),
             **SnapshotCommands(self._engine).table(),
+            **TrashCommands(self._engine).table(),
         }
 
     async def ping(self, _request: Message, _report: Report) -> Message:

@@ -47,7 +47,7 @@ class DifferenceCommands:
             engine.table.plan_restore(since, engine.fs.settings.root, path)
         end = None if until is None else until.generation
         changes = await trio.to_thread.run_sync(self._compare, since.generation, end, path)
-        await _send(report, [_change(one) for one in changes])
+        await send(report, [_change(one) for one in changes])
         return {"count": len(changes)}
 
     def _compare(self, since: int, until: int | None, path: bytes) -> list[Change]:
@@ -73,7 +73,7 @@ class DifferenceCommands:
 
     async def versions(self, request: Message, report: Report) -> Message:
         found = await trio.to_thread.run_sync(self._versions, _bytes(request, "path"))
-        await _send(report, [_version(one) for one in found])
+        await send(report, [_version(one) for one in found])
         return {"count": len(found)}
 
     def _versions(self, path: bytes) -> list[FileVersion]:
@@ -81,7 +81,8 @@ class DifferenceCommands:
             return view.versions(path)
 
 
-async def _send(report: Report, items: list[JSON]) -> None:
+async def send(report: Report, items: list[JSON]) -> None:
+    """A long listing, as progress."""
     for begin in range(0, len(items), BATCH):
         await report({"items": items[begin : begin + BATCH]})
 

@@ -52,6 +52,7 @@ from objfs.volume.settings import VolumeSettings
 from objfs.volume.snapshots import SnapshotKeeper
 from objfs.volume.spread import refresh_headers
 from objfs.volume.strays import StrayReaper
+from objfs.volume.trash import Trash
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,9 @@ class Engine:
         self.checkpointer = self._make_checkpointer()
         self.snapshots = SnapshotKeeper(
             volume.meta, self.cache, self._mutations, self._volume_clock, self.flush
+        )
+        self.trash = Trash(
+            volume.meta, self.snapshots, self._mutations, self._volume_clock, settings.trash_days
         )
         self.healer = make_healer(volume, self.checkpointer, clock, settings.heal_rate)
         self.schedule = Schedule(self.snapshots, policy_of(settings), self._volume_clock)
@@ -231,7 +235,14 @@ class Engine:
         )
         barrier = self.checkpointer or NoBarrier()
         return FileSystem(
-            self.table, self.cache, settings, self._mutations, self.clock, barrier, self.room.capacity
+            self.table,
+            self.cache,
+            settings,
+            self._mutations,
+            self.clock,
+            barrier,
+            self.room.capacity,
+            removing=self.trash.removing if self.trash.days else None,
         )
 
     def _make_following(self) -> Following:
@@ -267,6 +278,7 @@ class Engine:
                 nursery.start_soon(self.checkpointer.run)
                 nursery.start_soon(self.volume.lease.run)
                 nursery.start_soon(self._renew_headers)
+                nursery.start_soon(self.trash.run)
             if self.healer is not None:
                 nursery.start_soon(self.healer.run)
             if self.pin is not None:

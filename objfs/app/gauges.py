@@ -107,9 +107,15 @@ def cache_status(engine: Engine) -> dict[str, JSON]:
 
 
 def snapshot_status(engine: Engine) -> dict[str, JSON]:
-    """How many there are, the newest, and the failure of a scheduled one that nothing has made good since."""
-    newest, failure = engine.table.newest_snapshot(), engine.schedule.failure
-    found: dict[str, JSON] = {"count": engine.table.count_snapshots()}
+    """How many there are, the newest, those of the trash apart, and the failure of a scheduled one that
+    nothing has made good since."""
+    newest, failure = engine.table.trash.newest_other(), engine.schedule.failure
+    trash = engine.table.trash.count()
+    found: dict[str, JSON] = {
+        "count": engine.table.count_snapshots() - trash,
+        "trash": trash,
+        "trash_days": engine.trash.days,
+    }
     if newest is not None:
         found |= {"newest": os.fsdecode(newest.name), "newest_ns": newest.created_ns}
     if failure is not None:

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from objfs.cache import ChunkCache
-from objfs.errors import NoSuchSnapshot, ObjfsError
+from objfs.errors import ObjfsError
 from objfs.fs import FileSystem
 from objfs.meta import MetaDatabase
 from objfs.meta.restore import Restored
 from objfs.model import NS, Ino, Snapshot
 from objfs.ports import DOING, Clock, WriteGate
-from objfs.volume.snapshots import shown
+from objfs.volume.snapshots import free_name, shown
 
 log = logging.getLogger(__name__)
 
@@ -121,32 +121,38 @@ class Restorer:
             plan = self._table.plan_restore(moment, self._fs.settings.root, path)
             taken = self._undo_snapshot(name) if undo else None
             done = self._table.restore(plan, self._clock.now_ns())
+        return Outcome(done, taken), self._replaced(done)
+
+    async def undelete(self, name: bytes, path: bytes, to: bytes | None) -> Restored:
+        """Brings back what was deleted at ``path`` since a snapshot, in its place or to ``to``; both begin at
+        the root of the mount.  Returns, and raises, as ``restore`` does; and Exists."""
+        await self._fs.settled()
+        DOING.operation = "undelete"
+        self._gate.check()
+        with self._table.transaction():
+            moment = self._table.snapshot(name)
+            plan = self._table.trash.plan(moment, self._fs.settings.root, path, to)
+            done = self._table.trash.undelete(plan, self._clock.now_ns())
+        replaced = self._replaced(done)
+        log.info("undeleted snapshot=%s path=%s names=%d", shown(name), shown(path), len(done.names))
+        await self._tell(replaced)
+        await self._sync()
+        return done
+
+    def _replaced(self, done: Restored) -> Replaced:
+        """In the step that changed the rows: open files know, and what is to be told to the kernel."""
         self._fs.replaced(done.rewritten, done.lost)
-        return Outcome(done, taken), Replaced.among(set(self._fs.known()), done)
+        return Replaced.among(set(self._fs.known()), done)
 
     def _undo_snapshot(self, name: bytes) -> Snapshot:
         """Of what is there; its dirty bytes do not change any more."""
         now_ns = self._clock.now_ns()
+        first = time.strftime(UNDO, time.gmtime(now_ns // NS)).encode()
         taken = self._table.create_snapshot(
-            self._free_name(now_ns), now_ns, f"before {shown(name)} was restored"
+            free_name(self._table, first), now_ns, f"before {shown(name)} was restored"
         )
         self._cache.freeze()
         return taken
-
-    def _free_name(self, now_ns: int) -> bytes:
-        first = time.strftime(UNDO, time.gmtime(now_ns // NS)).encode()
-        name, number = first, 1
-        while self._taken(name):
-            number += 1
-            name = first + b"-%d" % number
-        return name
-
-    def _taken(self, name: bytes) -> bool:
-        try:
-            self._table.snapshot(name)
-        except NoSuchSnapshot:
-            return False
-        return True
 
     async def _tell(self, replaced: Replaced) -> None:
         if self.kernel is None:

@@ -50,8 +50,12 @@ class SnapshotCommands:
         taken = await self._engine.snapshots.create(_name(request), text(request, "comment"), wait=wait)
         return _described(taken) | {"writeback": self._engine.writeback}
 
-    async def list(self, _request: Message, report: Report) -> Message:
-        found = await trio.to_thread.run_sync(_read, self._engine, lambda view: [*view.snapshots()])
+    async def list(self, request: Message, report: Report) -> Message:
+        """Those of the trash where they are asked for, else all others."""
+        trash = request.get("trash") is True
+        found = await trio.to_thread.run_sync(
+            _read, self._engine, lambda view: [*view.snapshots(lambda one: one.trash == trash)]
+        )
         await _send(report, (_described(one) | {"own_bytes": own} for one, own in found))
         return {"count": len(found)}
 

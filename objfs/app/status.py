@@ -114,7 +114,8 @@ class Status:
     loop: dict[str, JSON]
     memory_bytes: int
     snapshots: dict[str, JSON] = field(default_factory=dict)
-    """How many, the newest, and why the last scheduled one failed."""
+    """How many, the newest, those of the trash and the days it is kept, and why the last scheduled one
+    failed."""
 
     def to_json(self) -> dict[str, JSON]:
         return cast("dict[str, JSON]", asdict(self))

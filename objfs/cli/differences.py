@@ -38,7 +38,7 @@ def diff(directory: Path, older: str, newer: str, path: str, null: bool, as_json
     if "/" in newer and not path:
         newer, path = "", newer
     where = path_in(directory, path)
-    found = _ask(directory, "snapshot-diff", since=older, until=newer, path=where)[1]
+    found = asked(directory, "snapshot-diff", since=older, until=newer, path=where)[1]
     if as_json:
         show_json([one.value for one in found])
     else:
@@ -60,7 +60,7 @@ def restore(directory: Path, name: str, path: str, dry_run: bool, no_undo: bool,
     """
     where = path_in(directory, path)
     if dry_run:
-        found = _ask(directory, "snapshot-diff", since=name, until="", path=where, exists=True)[1]
+        found = asked(directory, "snapshot-diff", since=name, until="", path=where, exists=True)[1]
         if as_json:
             show_json([one.value for one in found])
             return
@@ -68,7 +68,7 @@ def restore(directory: Path, name: str, path: str, dry_run: bool, no_undo: bool,
         say(f"{len(found)} changes since {name} would be undone")
         return
     answer = Fields(
-        _ask(directory, "snapshot-restore", name=name, path=where, undo=not no_undo)[0], "restore"
+        asked(directory, "snapshot-restore", name=name, path=where, undo=not no_undo)[0], "restore"
     )
     if as_json:
         show_json(answer.value)
@@ -86,13 +86,13 @@ def versions(path: Path, as_json: bool) -> None:
     """List the snapshots in which the file at PATH differs, newest first, with size and time."""
     directory = mount_of(path)
     where = path_in(directory, os.path.abspath(path))
-    found = _ask(directory, "versions", path=where)[1]
+    found = asked(directory, "versions", path=where)[1]
     if as_json:
         show_json([one.value for one in found])
         return
     rows = table("SNAPSHOT", "IN", "SIZE", "MODIFIED")
     for one in found:
-        name = _printable(one.text("snapshot", 1024)) if one.value["snapshot"] is not None else "(now)"
+        name = printable(one.text("snapshot", 1024)) if one.value["snapshot"] is not None else "(now)"
         modified = time.strftime(
             "%Y-%m-%d %H:%M:%S", time.localtime(one.integer("mtime_ns", -(2**63)) // 10**9)
         )
@@ -128,8 +128,8 @@ def path_in(directory: Path, path: str) -> str:
 # --- asking and showing ----------------------------------------------------------------------
 
 
-def _ask(directory: Path, command: str, **arguments: JSON) -> tuple[Message, list[Fields]]:
-    """The answer, and the items that were told of before it."""
+def asked(directory: Path, command: str, **arguments: JSON) -> tuple[Message, list[Fields]]:
+    """What the mount at a directory answers, and the items that it told of before."""
     found: list[Fields] = []
 
     def collect(message: Message) -> None:
@@ -155,9 +155,10 @@ def _show(found: list[Fields], *, null: bool) -> None:
 def _line(one: Fields, words: list[str]) -> str:
     slash = "/" if one.text("type") == "directory" else ""
     fields = ", ".join(str(field) for field in one.items("fields", 16))
-    names = " -> ".join(_printable(word) + slash for word in words[1:])
+    names = " -> ".join(printable(word) + slash for word in words[1:])
     return f"{words[0]} {names}" + (f"  ({fields})" if fields else "")
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """A name for people."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -42,6 +42,7 @@ from objfs.cli.snapshot import snapshot
 from objfs.cli.status import status
 from objfs.cli.umount import umount
 from objfs.cli.umount_helper import umount_helper
+from objfs.cli.undelete import undelete
 from objfs.cli.usage import usage
 from objfs.errors import ExitCode, ObjfsError
 
@@ -82,6 +83,7 @@ _COMMANDS = (
     salvage,
     info,
     versions,
+    undelete,
     cat,
     key,
     bucket,

@@ -81,11 +81,12 @@ def create(volume: str, name: str, comment: str, no_wait: bool, **secrets: Path 
 
 @snapshot.command("list")
 @VOLUME
+@click.option("--trash", is_flag=True, help="Those of the trash, and no others.")
 @json_option
 @secret_options
-def list_snapshots(volume: str, as_json: bool, **secrets: Path | None) -> None:
+def list_snapshots(volume: str, trash: bool, as_json: bool, **secrets: Path | None) -> None:
     """List the snapshots, oldest first: what each refers to, and what it alone keeps."""
-    _, found = _Volume(volume, secrets).listed("snapshot-list", writes=False)
+    _, found = _Volume(volume, secrets).listed("snapshot-list", writes=False, trash=trash)
     if as_json:
         show_json([one.value for one in found])
         return

@@ -83,6 +83,7 @@ def describe(status: Fields) -> list[str]:
         *_follow(status.object("follow")),
         f"content      {status.integer('inodes')} inodes, {size(status.integer('content_bytes'))}",
         f"snapshots    {_snapshots(status.object('snapshots'))}",
+        *_trash(status.object("snapshots")),
         f"cache        {_cache(status.object('cache'))}",
         f"process      {status.integer('pid')}, {size(status.integer('memory_bytes'))} resident, "
         f"objfs {status.text('version')}",
@@ -180,6 +181,15 @@ def _snapshots(snapshots: Fields) -> str:
         failed = time.strftime("%Y-%m-%d %H:%M", time.localtime(snapshots.integer("failed_ns") // 10**9))
         line += f"; the scheduled one of {failed} FAILED: {snapshots.text('error', 65536)}"
     return line
+
+
+def _trash(snapshots: Fields) -> list[str]:
+    count = snapshots.integer("trash") if snapshots.has("trash") else 0
+    days = snapshots.integer("trash_days") if snapshots.has("trash_days") else 0
+    if not count and not days:
+        return []
+    kept = f"each kept {days} days" if days else "kept until emptied: trash_days is 0"
+    return [f"trash        {count} {'snapshot' if count == 1 else 'snapshots'}, {kept}"]
 
 
 def _cache(cache: Fields) -> str:

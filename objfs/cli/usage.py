@@ -47,12 +47,17 @@ def usage(
         click.echo(line)
 
 
+def _trash(kept: int) -> list[str]:
+    return [f"  trash only    {size(kept)} of that"] if kept else []
+
+
 def _lines(answer: Fields) -> list[str]:
     unique, compressed = answer.integer("unique"), answer.integer("compressed")
     ratio = f", ratio {unique / compressed:.2f}" if compressed else ""
     lines = [
         f"live            {size(answer.integer('live'))} in {answer.integer('inodes')} inodes",
         f"snapshots only  {size(answer.integer('snapshot_only'))}",
+        *_trash(answer.integer("trash_only")),
         f"deduplicated    {size(answer.integer('deduplicated'))} lie where equal bytes were",
         f"compressed      {size(compressed)} for {size(unique)}{ratio}",
         f"coded           {size(answer.integer('coded'))} in all buckets together",

@@ -31,6 +31,7 @@ from objfs.fs.ports import (
     CapacitySource,
     ChunkCachePort,
     FsSettings,
+    Removing,
     Tables,
 )
 from objfs.fs.stamps import Stamps
@@ -51,6 +52,8 @@ class FileSystem:
         clock: Clock,
         barrier: Barrier,
         capacity: CapacitySource,
+        *,
+        removing: Removing | None = None,
     ) -> None:
         self.tables = self._table = table
         self._cache = cache
@@ -70,6 +73,7 @@ class FileSystem:
             xattrs,
             writable=self._writable,
             unlinked=lambda ino: self.orphans.unlinked(ino, self._handles),
+            removing=removing,
         )
         # What needs neither bytes nor handles is offered as the namespace has it.
         self.parent_of = names.parent_of

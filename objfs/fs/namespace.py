@@ -26,7 +26,7 @@ from objfs.errors import (
     NotDirectory,
     NotFound,
 )
-from objfs.fs.ports import Caller, CapacitySource, FileSystemStats, Tables
+from objfs.fs.ports import Caller, CapacitySource, FileSystemStats, Removing, Tables
 from objfs.fs.xattrs import Xattrs
 from objfs.model import (
     NAME_MAX,
@@ -46,7 +46,7 @@ _DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
 
 class Namespace:
     """The tree of one view.  ``writable`` is called before each change and raises ReadOnly;
-    ``unlinked`` hears of each inode that lost its last name."""
+    ``removing`` hears of each name before it goes, ``unlinked`` of each inode that lost its last one."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Namespace:
         *,
         writable: Callable[[], None],
         unlinked: Callable[[Ino], None],
+        removing: Removing | None = None,
     ) -> None:
         self._table = table
         self._root = root
@@ -66,6 +67,7 @@ class Namespace:
         self._xattrs = xattrs
         self._writable = writable
         self._unlinked = unlinked
+        self._removing = removing
 
     # --- reading -----------------------------------------------------------------------
 
@@ -143,11 +145,13 @@ class Namespace:
     def unlink(self, parent: Ino, name: bytes) -> Attr:
         """Raises IsDirectory, NotFound.  Returns the inode as it stands after."""
         self._writable()
+        self._announce(parent, name)
         return self._gone(self._table.unlink(parent, name, self._clock.now_ns()))
 
     def rmdir(self, parent: Ino, name: bytes) -> Attr:
         """Raises NotEmpty, NotDirectory, NotFound."""
         self._writable()
+        self._announce(parent, name)
         return self._gone(self._table.rmdir(parent, name, self._clock.now_ns()))
 
     def rename(
@@ -161,6 +165,8 @@ class Namespace:
         """Atomic; what it displaces lives on while somebody holds it."""
         self._writable()
         self._check_name(new_name)
+        if flag is RenameFlag.REPLACE:
+            self._announce(new_parent, new_name)
         now = self._clock.now_ns()
         done = self._table.rename(parent, name, new_parent, new_name, flag, now)
         if done.displaced is not None:
@@ -208,6 +214,10 @@ class Namespace:
             for key, value in heritage.attributes:
                 self._table.set_xattr(attr.ino, key, value, 0, now)
             return attr
+
+    def _announce(self, parent: Ino, name: bytes) -> None:
+        if self._removing is not None:
+            self._removing(parent, name)
 
     def _gone(self, attr: Attr) -> Attr:
         if attr.nlink == 0:

@@ -123,3 +123,6 @@ class FsSettings:
 
 
 CapacitySource = Callable[[], Capacity]
+Removing = Callable[[Ino, bytes], None]
+"""Hears of each name of a directory that is about to go, or to lead elsewhere, in the step in which it does.
+What it raises keeps that from happening."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,7 @@ _NAMES = (
     f"SELECT * FROM (SELECT c.parent, c.name, ({at('t.ino', 'entry', _KEY, ':a')}) AS x, "
     f"({at('t.ino', 'entry', _KEY, ':b')}) AS y FROM changed_entry c) WHERE x IS NOT y"
 )
-_TYPES = {
+TYPES: Mapping[int, str] = {
     0o100000: "file",
     0o040000: "directory",
     0o120000: "symlink",
@@ -251,7 +251,7 @@ class _Names:
             kind,
             shown,
             old_path if old_path != shown else None,
-            _TYPES.get(one.type, "unknown"),
+            TYPES.get(one.type, "unknown"),
             one.ino,
             None if was is None else was.size,
             None if now is None else now.size,

@@ -58,38 +58,12 @@ class Key(NamedTuple):
     name: bytes
 
 
-class Moment:
-    """The table as of generation ``when``, after ``changes.gather`` on the same connection."""
+class Paths:
+    """Where directories lay as of generation ``when``."""
 
     def __init__(self, connection: sqlite3.Connection, when: int) -> None:
         self.connection = connection
         self.when = when
-        self.rows: dict[Ino, InodeRow] = {}
-        """Of changed inodes that had a name."""
-        sql = at(_INODE, "inode", "t.ino IN changed_inode", ":when")
-        for row in connection.execute(sql, {"when": when}):
-            made = InodeRow(*row)
-            if made.nlink > 0:
-                self.rows[made.ino] = made
-
-    def xattrs(self, ino: Ino) -> dict[bytes, bytes]:
-        return dict(self.connection.execute(_XATTRS, {"ino": ino, "when": self.when}))
-
-    def mapped(self, ino: Ino) -> str:
-        """The select of a file's versions."""
-        return _MAPPED.format(ino=int(ino), when=self.when)
-
-    def names_of(self, inodes: Iterable[Ino]) -> Iterator[tuple[Ino, Key]]:
-        """One pass over all names."""
-        wanted = list(inodes)
-        for begin in range(0, len(wanted), _MANY):
-            values = {"list": json.dumps(wanted[begin : begin + _MANY]), "when": self.when}
-            for ino, parent, name in self.connection.execute(
-                at("t.ino, t.parent, t.name", "entry", _LISTED, ":when"), values
-            ):
-                yield ino, Key(parent, name)
-
-    # --- paths -------------------------------------------------------------------------
 
     def paths(self, keys: Sequence[Key], root: Ino) -> dict[Key, bytes]:
         """From directory ``root``; those that do not lie below it are absent."""
@@ -137,3 +111,34 @@ class Moment:
         ):
             if above.get(ino) == parent:
                 yield ino, name
+
+
+class Moment(Paths):
+    """The table as of generation ``when``, after ``changes.gather`` on the same connection."""
+
+    def __init__(self, connection: sqlite3.Connection, when: int) -> None:
+        super().__init__(connection, when)
+        self.rows: dict[Ino, InodeRow] = {}
+        """Of changed inodes that had a name."""
+        sql = at(_INODE, "inode", "t.ino IN changed_inode", ":when")
+        for row in connection.execute(sql, {"when": when}):
+            made = InodeRow(*row)
+            if made.nlink > 0:
+                self.rows[made.ino] = made
+
+    def xattrs(self, ino: Ino) -> dict[bytes, bytes]:
+        return dict(self.connection.execute(_XATTRS, {"ino": ino, "when": self.when}))
+
+    def mapped(self, ino: Ino) -> str:
+        """The select of a file's versions."""
+        return _MAPPED.format(ino=int(ino), when=self.when)
+
+    def names_of(self, inodes: Iterable[Ino]) -> Iterator[tuple[Ino, Key]]:
+        """One pass over all names."""
+        wanted = list(inodes)
+        for begin in range(0, len(wanted), _MANY):
+            values = {"list": json.dumps(wanted[begin : begin + _MANY]), "when": self.when}
+            for ino, parent, name in self.connection.execute(
+                at("t.ino, t.parent, t.name", "entry", _LISTED, ":when"), values
+            ):
+                yield ino, Key(parent, name)

@@ -3,8 +3,8 @@
 Owns the numbers and attributes of what stands in it: for each snapshot one directory, its *door*, with the
 attributes of the directory that the snapshot shows as its root; but modified and changed when the snapshot
 was taken.  Promises that a door's number is never another's, that listing and passing by costs nothing that
-stays, and that a snapshot which came or went is there or not at the next question.  Knows nothing of what
-is behind a door: that is ``SnapshotTable``'s.
+stays, and that a snapshot which came or went is there or not at the next question.  Those of the trash are
+found by name, and not listed.  Knows nothing of what is behind a door: that is ``SnapshotTable``'s.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import NamedTuple
 from objfs.errors import NoAttribute, NotDirectory, NotFound, StaleHandle
 from objfs.meta.database import Database, Row
 from objfs.meta.snapshot_view import BesideLive, Live, SnapshotTable
-from objfs.meta.snapshots import COLUMNS, to_snapshot
+from objfs.meta.snapshots import COLUMNS, IS_TRASH, to_snapshot
 from objfs.model import ROOT, Attr, Chunk, DirEntry, Ino, Snapshot
 
 _SNAPSHOT = f"SELECT {COLUMNS} FROM snapshot"
 _NUMBERED = f"{_SNAPSHOT} WHERE generation = ?"
 _NAMED = f"{_SNAPSHOT} WHERE name = ?"
-_LISTED = f"{_SNAPSHOT} WHERE generation > ? ORDER BY generation LIMIT ?"
+_LISTED = f"{_SNAPSHOT} WHERE generation > ? AND NOT {IS_TRASH} ORDER BY generation LIMIT ?"
 _NEWEST = f"{_SNAPSHOT} ORDER BY generation DESC LIMIT 1"
 _MODE = stat.S_IFDIR | 0o555
 _DOOR = 1

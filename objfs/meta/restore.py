@@ -69,13 +69,13 @@ _MOVED_OUT = (
     "CROSS JOIN entry e ON e.parent = i.parent AND e.ino = i.ino "
     "WHERE i.parent NOT IN inside_then AND i.parent NOT IN inside_now AND d.ino IS NOT :now"
 )
-_GAINS = (
+GAINS = (
     "INSERT INTO link SELECT ino, sum(n) FROM (SELECT now AS ino, -1 AS n FROM edit WHERE now IS NOT NULL "
     'UNION ALL SELECT "then", 1 FROM edit WHERE "then" IS NOT NULL) GROUP BY ino'
 )
-_COPY = "o.born <= :then AND o.died > :then"
+COPY = "o.born <= :then AND o.died > :then"
 _BACK = (
-    f"INSERT INTO back SELECT c.ino FROM changed_inode c CROSS JOIN inode_old o ON o.ino = c.ino AND {_COPY} "
+    f"INSERT INTO back SELECT c.ino FROM changed_inode c CROSS JOIN inode_old o ON o.ino = c.ino AND {COPY} "
     "WHERE o.nlink > 0{where}"
 )
 # A directory has one name, whatever its links.
@@ -143,23 +143,32 @@ class Restores:
         """What to restore for a path below directory ``root``; a path without names is all of the volume.
         Raises NotFound where the moment does not have the path, or the present not the directory that it
         lies in."""
-        names = [name for name in path.split(b"/") if name]
-        shown = b"/" + b"/".join(names)
+        names = names_of(path)
         if not names:
             return Plan(snapshot.generation)
-        then = parent = root
+        then = self._then(snapshot, root, names)
+        parent = self._directory_now(root, names[:-1], "restore it, or make it first")
+        return Plan(snapshot.generation, parent, names[-1], then)
+
+    def _then(self, snapshot: Snapshot, root: Ino, names: Sequence[bytes]) -> Ino:
+        """What a path led to.  Raises NotFound."""
+        then = root
         for name in names:
             row = self._db.one(_LOOKUP, {"parent": then, "name": name, "then": snapshot.generation})
             if row is None:
-                raise NotFound(f"{_text(shown)} is not in snapshot {_text(snapshot.name)}")
+                raise NotFound(f"{shown_path(names)} is not in snapshot {_text(snapshot.name)}")
             then = Ino(row[0])
-        for depth, name in enumerate(names[:-1]):
+        return then
+
+    def _directory_now(self, root: Ino, names: Sequence[bytes], remedy: str) -> Ino:
+        """The directory that a path leads to now.  Raises NotFound."""
+        parent = root
+        for depth, name in enumerate(names, 1):
             row = self._db.one(_DIRECTORY, (parent, name))
             if row is None:
-                above = _text(b"/" + b"/".join(names[: depth + 1]))
-                raise NotFound(f"{above} is no directory now: restore it, or make it first")
+                raise NotFound(f"{shown_path(names[:depth])} is no directory now: {remedy}")
             parent = Ino(row[0])
-        return Plan(snapshot.generation, parent, names[-1], then)
+        return parent
 
     def restore(self, plan: Plan, now_ns: int) -> Restored:
         """The generation of the plan is over.  Atomic.  Raises InvalidArgument."""
@@ -176,18 +185,21 @@ class Restores:
 
     # --- what differs ------------------------------------------------------------------
 
-    def _prepare(self, plan: Plan) -> None:
+    def _begin(self) -> None:
         for statement in _TABLES.split(";"):
             self._db.run(statement)
         for table in ("inside_then", "inside_now", "edit", "link", "back", "lost"):
             self._db.run(f"DELETE FROM {table}")
+
+    def _prepare(self, plan: Plan) -> None:
+        self._begin()
         gather(self._db.connection, plan.generation, self._db.generation)
         if plan.whole:
             self._run(_EDITS.format(where="true"), plan)
             self._run(_BACK.format(where=""), plan)
         else:
             self._prepare_path(plan)
-        self._db.run(_GAINS)
+        self._db.run(GAINS)
         self._db.run(_LOST)
 
     def _prepare_path(self, plan: Plan) -> None:
@@ -255,7 +267,7 @@ class Restores:
             same = " AND ".join(f"o.{name} = t.{name}" for name, _ in table.key)
             self._db.run(
                 f"DELETE FROM {table.name} AS t WHERE t.ino IN back AND t.born > :then AND NOT EXISTS "
-                f"(SELECT 1 FROM {table.name}_old o WHERE {same} AND {_COPY})",
+                f"(SELECT 1 FROM {table.name}_old o WHERE {same} AND {COPY})",
                 {"then": then},
             )
             updates = [f"{name} = excluded.{name}" for name in columns]
@@ -268,7 +280,7 @@ class Restores:
         picked = ", ".join([*(f"o.{key}" for key in keys), *values, ":born"])
         self._db.run(
             f"INSERT INTO {table.name} ({names}) SELECT {picked} FROM {table.name}_old o "
-            f"WHERE o.ino IN back AND {_COPY} "
+            f"WHERE o.ino IN back AND {COPY} "
             f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {', '.join(updates)}",
             {"then": then, "born": self._db.generation},
         )
@@ -324,6 +336,16 @@ class Restores:
         after = self._measure()
         self._db.inodes += after[0] - before[0]
         self._db.bytes += after[1] - before[1]
+
+
+def names_of(path: bytes) -> list[bytes]:
+    """The names that a path is made of."""
+    return [name for name in path.split(b"/") if name]
+
+
+def shown_path(names: Sequence[bytes]) -> str:
+    """A path for people."""
+    return _text(b"/" + b"/".join(names))
 
 
 def _text(name: bytes) -> str:

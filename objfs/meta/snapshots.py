@@ -14,9 +14,11 @@ from collections.abc import Collection
 from objfs.errors import NoSuchSnapshot, SnapshotExists
 from objfs.meta.database import Database, Row
 from objfs.meta.schema import VERSIONED, Versioned
-from objfs.model import NS, ChunkId, Snapshot
+from objfs.model import NS, ChunkId, Snapshot, SnapshotFlag
 
 COLUMNS = "name, generation, created_s, created_ns, comment, flags, inodes, bytes"
+IS_TRASH = f"flags & {SnapshotFlag.TRASH:d}"
+"""Of rows of ``snapshot``."""
 FOREVER = 2**62
 """Above every generation."""
 _BEFORE = "SELECT max(generation) FROM snapshot WHERE generation < ?"

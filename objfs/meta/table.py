@@ -29,6 +29,7 @@ from objfs.meta.segments import AtRisk, Rank, Segments
 from objfs.meta.snapshot_view import SnapshotTable
 from objfs.meta.snapshots import Snapshots
 from objfs.meta.strays import Strays
+from objfs.meta.trash import TrashRows
 from objfs.meta.wal import PageLog
 from objfs.meta.xattrs import Xattrs
 from objfs.model import (
@@ -88,6 +89,7 @@ class MetaDatabase:
         self._snapshots = Snapshots(database)
         self._restores = Restores(database)
         self._clones = Clones(database, self._entries)
+        self.trash = TrashRows(database)
         self.strays = Strays(database, self._segments)
         self.log = PageLog(database)
 

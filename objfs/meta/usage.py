@@ -7,12 +7,12 @@ frames; coded bytes count every shard, and neither tags nor headers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from objfs.meta.held import LENGTH
-from objfs.meta.snapshots import COLUMNS, FOREVER, to_snapshot
+from objfs.meta.snapshots import COLUMNS, FOREVER, IS_TRASH, to_snapshot
 from objfs.meta.view import TableView
 from objfs.model import Ino, Snapshot
 
@@ -27,6 +27,17 @@ _USE = (
     "ON CONFLICT (chunk) DO UPDATE SET uses = uses + live, live = 1"
 )
 _INSIDE = "ino IN (SELECT ino FROM inside)"
+_MOMENT = (
+    "CREATE TEMP TABLE moment (trash INTEGER, generation INTEGER, PRIMARY KEY (trash, generation)) "
+    "WITHOUT ROWID"
+)
+_SHOWN = "EXISTS (SELECT 1 FROM moment WHERE trash = {} AND generation >= o.born AND generation < o.died)"
+"""Whether a snapshot of the trash (1), or another one (0), shows a copy."""
+_MOMENTS = f"INSERT INTO moment SELECT CASE WHEN {IS_TRASH} THEN 1 ELSE 0 END, generation FROM snapshot"
+_TRASH_ONLY = (
+    "UPDATE used SET live = 2 WHERE live = 0 AND chunk IN (SELECT chunk FROM map_old o "
+    f"GROUP BY chunk HAVING max({_SHOWN.format(1)}) AND NOT max({_SHOWN.format(0)}))"
+)
 _CONTENT = (
     f"SELECT coalesce(sum(length), 0) FROM (SELECT {LENGTH} AS length FROM used u "
     "JOIN chunk c ON c.chunk = u.chunk WHERE u.live = ?)"
@@ -54,14 +65,16 @@ _OWN = (
 
 
 class Usage(NamedTuple):
-    """Bytes.  ``live`` and ``snapshot_only`` are content; ``deduplicated`` is content that lies where equal
-    content was, or that a clone shares; ``unique`` the rest of what is stored, ``compressed`` what that is
-    sealed to, ``coded`` what its shards take in all buckets.  ``garbage`` is coded bytes that nothing needs,
-    indexes of segments included, None for a tree."""
+    """Bytes.  ``live`` and ``snapshot_only`` are content, and so is ``trash_only``, a part of that which no
+    other snapshot keeps; ``deduplicated`` is content that lies where equal content was, or that a clone
+    shares; ``unique`` the rest of what is stored, ``compressed`` what that is sealed to, ``coded`` what its
+    shards take in all buckets.  ``garbage`` is coded bytes that nothing needs, indexes of segments included,
+    None for a tree."""
 
     inodes: int
     live: int
     snapshot_only: int
+    trash_only: int
     deduplicated: int
     unique: int
     compressed: int
@@ -94,19 +107,24 @@ class UsageView(TableView):
         self._all(_PLACES)
         named = "WHERE nlink > 0" + (" AND ino IN (SELECT ino FROM inside)" if top is not None else "")
         ((inodes, live),) = self._all(f"SELECT count(*), coalesce(sum(held), 0) FROM inode {named}")
-        ((kept,),) = self._all(_CONTENT, (0,))
+        self._all(_MOMENT)
+        self._all(_MOMENTS)
+        if self._all("SELECT 1 FROM moment WHERE trash = 1 LIMIT 1"):
+            self._all(_TRASH_ONLY)
+        ((kept,),), ((trash,),) = self._all(_CONTENT, (0,)), self._all(_CONTENT, (2,))
         ((_, unique, sealed, shared, coded),) = self._all(_STORED)
         ((_, all_coded),) = self._all(_SEGMENTS)
         garbage = max(0, all_coded - coded) if top is None else None
-        return Usage(inodes, live, kept, shared, unique, sealed, coded, garbage)
+        return Usage(inodes, live, kept + trash, trash, shared, unique, sealed, coded, garbage)
 
-    def snapshots(self) -> Iterator[tuple[Snapshot, int]]:
-        """Each, oldest first, and the content bytes that it alone keeps."""
+    def snapshots(self, shown: Callable[[Snapshot], bool]) -> Iterator[tuple[Snapshot, int]]:
+        """Each that is to be shown, oldest first, and the content bytes that it alone keeps."""
         found = [to_snapshot(row) for row in self._all(f"SELECT {COLUMNS} FROM snapshot ORDER BY generation")]
         ends = [0, *(one.generation for one in found), FOREVER]
         for one, before, after in zip(found, ends, ends[2:], strict=False):
-            ((own,),) = self._all(_OWN, (one.generation, after, before))
-            yield one, own
+            if shown(one):
+                ((own,),) = self._all(_OWN, (one.generation, after, before))
+                yield one, own
 
 
 def _sealed(frames: bytes | None, length: int | None) -> int:

@@ -165,6 +165,14 @@ SETTINGS: tuple[Setting, ...] = (
             ("yearly", 0, "the newest of so many years"),
         )
     ),
+    Setting(
+        "trash_days",
+        "count",
+        0,
+        "Days for which what is deleted can be brought back (objfs undelete); 0 is no trash.",
+        0,
+        3650,
+    ),
 )
 
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -199,6 +207,7 @@ class VolumeSettings:
     snapshot_keep_weekly: int = 5
     snapshot_keep_monthly: int = 12
     snapshot_keep_yearly: int = 0
+    trash_days: int = 0
 
     @classmethod
     def read(cls, values: Mapping[str, object], where: str = "settings") -> VolumeSettings:

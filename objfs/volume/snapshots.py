@@ -66,6 +66,23 @@ def check_comment(comment: str) -> None:
         raise UsageError(f"the comment of a snapshot has at most {COMMENT_MAX} bytes, not {length}")
 
 
+def free_name(table: MetaDatabase, first: bytes) -> bytes:
+    """``first``, or where there is such a snapshot the same with a number."""
+    name, number = first, 1
+    while _is_there(table, name):
+        number += 1
+        name = first + b"-%d" % number
+    return name
+
+
+def _is_there(table: MetaDatabase, name: bytes) -> bool:
+    try:
+        table.snapshot(name)
+    except NoSuchSnapshot:
+        return False
+    return True
+
+
 class SnapshotKeeper:
     """The snapshots of one open volume.  ``publish`` returns when everything committed before is recoverable
     from the buckets."""
@@ -112,13 +129,19 @@ class SnapshotKeeper:
         await self._finish_truncates()
         # One moment: nothing may run from here to the row.
         DOING.operation = "snapshot"
+        taken = self.take(name, comment, flags)
+        if wait:
+            await self.published(f"snapshot {shown(name)} is taken")
+        return taken
+
+    def take(self, name: bytes, comment: str, flags: int) -> Snapshot:
+        """The step that names the present moment, while no truncate goes on.  Raises SnapshotExists,
+        ReadOnly, LeaseLost."""
         self._gate.check()
         with self._table.transaction():
             taken = self._table.create_snapshot(name, self._clock.now_ns(), comment, flags)
             self._cache.freeze()
         log.info("snapshot taken name=%s generation=%d", shown(name), taken.generation)
-        if wait:
-            await self._published(f"snapshot {shown(name)} is taken")
         return taken
 
     async def delete(self, name: bytes, *, force: bool = False, wait: bool = True) -> Snapshot:
@@ -129,7 +152,7 @@ class SnapshotKeeper:
             raise SnapshotHeld(f"snapshot {shown(name)} is held: release it first, or use --force")
         self._drop([found])
         if wait:
-            await self._published(f"snapshot {shown(name)} is deleted")
+            await self.published(f"snapshot {shown(name)} is deleted")
         return found
 
     async def hold(self, name: bytes, *, held: bool) -> Snapshot:
@@ -138,21 +161,22 @@ class SnapshotKeeper:
         self._gate.check()
         flags = self.get(name).flags & ~SnapshotFlag.HELD
         marked = self._table.mark_snapshot(name, flags | (SnapshotFlag.HELD if held else 0))
-        await self._published(f"snapshot {shown(name)} is marked")
+        await self.published(f"snapshot {shown(name)} is marked")
         return marked
 
     async def prune(self, policy: Policy, *, flags: int = 0, dry: bool = False) -> list[Verdict]:
         """Drops what a policy does not keep, among the snapshots that have all of ``flags``; returns what was
-        decided on each, newest first.  ``dry``: decides only.  Raises ReadOnly, LeaseLost, Unreachable."""
-        found = [one for one in self.listed() if one.flags & flags == flags]
+        decided on each, newest first.  The trash is no part of it.  ``dry``: decides only.  Raises ReadOnly,
+        LeaseLost, Unreachable."""
+        found = [one for one in self.listed() if one.flags & flags == flags and not one.trash]
         verdicts = await trio.to_thread.run_sync(judge, found, policy)
         going = [verdict.snapshot for verdict in verdicts if not verdict.reasons]
         if going and not dry:
-            await self._drop_all(going)
-            await self._published(f"{len(going)} snapshots are deleted")
+            await self.drop_all(going)
+            await self.published(f"{len(going)} snapshots are deleted")
         return verdicts
 
-    async def _drop_all(self, going: Sequence[Snapshot]) -> None:
+    async def drop_all(self, going: Sequence[Snapshot]) -> None:
         """Many, in steps that do not hold the loop for long; what was changed meanwhile stays."""
         for at in range(0, len(going), DROPPED_AT_ONCE):
             self._drop([one for one in going[at : at + DROPPED_AT_ONCE] if self._is_still(one)])
@@ -212,7 +236,8 @@ class SnapshotKeeper:
             self._table.purge(found[0], CHUNKS_PER_STEP)
             await trio.lowlevel.checkpoint()
 
-    async def _published(self, done: str) -> None:
+    async def published(self, done: str) -> None:
+        """Returns when the buckets know what is ``done`` here.  Raises LeaseLost, ReadOnly, Unreachable."""
         try:
             await self._publish()
         except (LeaseLost, ReadOnly):

@@ -10,6 +10,7 @@ import trio
 
 from objfs.cache import CacheSettings, ChunkCache, GroupSync
 from objfs.fs import Capacity, FileSystem, FsSettings
+from objfs.fs.ports import Removing
 from objfs.meta import MetaDatabase, new_root
 from objfs.model import ChunkId
 from objfs.ports import WriteGate
@@ -51,11 +52,13 @@ class RealWorld:
         self.cache.recover()
         self.fs = self.mount()
 
-    def mount(self) -> FileSystem:
+    def mount(self, removing: Removing | None = None) -> FileSystem:
         room = Capacity(total=1 << 40, free=1 << 39, available=1 << 38, inodes_free=1 << 30)
         settings = FsSettings(CHUNK)
         barrier = CountingBarrier()
-        return FileSystem(self.table, self.cache, settings, self.gate, self.clock, barrier, lambda: room)
+        return FileSystem(
+            self.table, self.cache, settings, self.gate, self.clock, barrier, lambda: room, removing=removing
+        )
 
     def power_cut(self, *, lost: ChunkId) -> None:
         """The rows arrived on the disk, the bytes of one chunk version did not."""
