@@ -115,6 +115,8 @@ class Status:
     memory_bytes: int
     snapshots: dict[str, JSON] = field(default_factory=dict)
     """How many, the newest, and why the last scheduled one failed."""
+    recode: dict[str, JSON] = field(default_factory=dict)
+    """What has still another code than the volume's; empty where nothing has."""
 
     def to_json(self) -> dict[str, JSON]:
         return cast("dict[str, JSON]", asdict(self))
