@@ -179,8 +179,6 @@ class Recoder:
         """The volume has it from now on; returns as ``finished``.  Whoever is cancelled before leaves the
         work to the task.  Raises as ``publish_code``, ReadOnly, LeaseLost."""
         await publish_code(self._volume, self._checkpointer, code, fewer=fewer)
-        await self._checkpointer.flush()  # uploads that began under the former code have ended
-        await self._settled()
         self._compactor.forgive()
         return await self.finished()
 
@@ -206,6 +204,8 @@ class Recoder:
             log.warning("segments not encoded anew: %s", error)
 
     async def _work(self) -> None:
+        if self._asked > self._answered:
+            await self._checkpointer.flush()  # uploads that began under the former code have ended
         await self._renew_pages()
         self.progress = await self._look()
         if not self.progress.segments:

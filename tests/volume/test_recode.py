@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import combinations
 from pathlib import Path
@@ -14,12 +14,16 @@ from objfs.app.standing import Standing
 from objfs.codec.segment import COPY_LIMIT
 from objfs.errors import CodecError, ExitCode, NoQuorum, UsageError
 from objfs.model import Code, Segment
+from objfs.store import layout
 from objfs.store.placement import tolerance
+from objfs.volume.header import VolumeHeader
 from objfs.volume.recode import Recoder, estimate_recode, publish_code, stacked
 from objfs.volume.recode_plan import has_other_code
+from objfs.volume.recover_publish import Rescue, RescueOptions
 from tests.volume.houses import Fuse, House, settle
 from tests.volume.patients import Patient
 from tests.volume.rigs import Rig
+from tests.volume.support import PASSPHRASE, TrioClock
 from tests.volume.test_rehouse import killed
 from tests.volume.test_snapshots import keeper, tree_at
 
@@ -31,8 +35,30 @@ async def build(tmp_path: Path, code: Code = NARROW, *, files: int = 8, buckets:
     return await House.build(tmp_path, buckets, code, files)
 
 
+class Bearing(Standing):
+    """Which losses the segments bear, for those who wait for more."""
+
+    def __init__(
+        self,
+        path: Callable[[], Path],
+        header: Callable[[], VolumeHeader],
+        blobs: Callable[[], Sequence[Segment]],
+    ) -> None:
+        super().__init__(path, header, blobs)
+        self._looked = trio.Event()
+
+    async def look(self) -> None:
+        await super().look()
+        self._looked.set()
+        self._looked = trio.Event()
+
+    async def reaches(self, buckets: int) -> None:
+        while self.borne.buckets < buckets:
+            await self._looked.wait()
+
+
 @asynccontextmanager
-async def recoding(house: House, fuse: Fuse | None = None) -> AsyncIterator[tuple[Rig, Recoder, Standing]]:
+async def recoding(house: House, fuse: Fuse | None = None) -> AsyncIterator[tuple[Rig, Recoder, Bearing]]:
     """A mount with the task that encodes anew."""
     async with house.mounted(fuse) as rig, trio.open_nursery() as nursery:
         standing = standing_of(rig)
@@ -43,12 +69,12 @@ async def recoding(house: House, fuse: Fuse | None = None) -> AsyncIterator[tupl
         nursery.cancel_scope.cancel()
 
 
-def standing_of(rig: Rig) -> Standing:
+def standing_of(rig: Rig) -> Bearing:
     def blobs() -> list[Segment]:
         assert rig.checkpointer.moment is not None
         return [blob.segment for blob in rig.checkpointer.moment.manifest.blobs]
 
-    return Standing(lambda: rig.table.path, lambda: rig.volume.header, blobs)
+    return Bearing(lambda: rig.table.path, lambda: rig.volume.header, blobs)
 
 
 def old_blobs(rig: Rig, code: Code) -> list[Segment]:
@@ -263,7 +289,23 @@ async def test_the_next_mount_goes_on_by_itself(tmp_path: Path) -> None:
         assert rig.volume.store.code == WIDE
         assert standing.borne.buckets == 2
         await rig.leave()
-    await survives_any(house, 2)
+    assert await house.shown("b1", "b4") == house.tree
+
+
+async def test_interrupting_the_command_leaves_the_work_to_the_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await build(tmp_path, files=2)
+    async with recoding(house) as (rig, recoder, standing):
+        use = rig.volume.store.use_code
+        with trio.CancelScope() as scope:
+            monkeypatch.setattr(rig.volume.store, "use_code", lambda code: (use(code), scope.cancel()))
+            await recoder.change(WIDE)
+        assert scope.cancelled_caught
+        with trio.fail_after(60):
+            await standing.reaches(2)
+        assert recoder.progress.left == 0
+        await rig.leave()
 
 
 async def test_a_header_that_too_few_buckets_took_changes_nothing_here(tmp_path: Path) -> None:
@@ -287,3 +329,30 @@ async def test_the_end_of_a_mount_does_not_wait_for_all_of_it(tmp_path: Path) ->
         done = await recoder.change(WIDE)
         assert (done.waits, done.left) == ("the mount ends", done.segments)
         await rig.leave()
+
+
+# --- mixed codes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["half", "whole"])
+async def test_a_scan_of_the_buckets_finds_content_under_both_codes(tmp_path: Path, whole: bool) -> None:
+    """Every checkpoint is gone, and a bucket; old segments lie beside new ones until the grace is over."""
+    house = await build(tmp_path, files=3)
+    async with recoding(house) as (rig, recoder, _):
+        await (recoder.change(WIDE) if whole else publish_code(rig.volume, rig.checkpointer, WIDE))
+        rig.create(b"late")
+        rig.write(b"late", 0, b"late" * 20_000)
+        house.tree = await rig.tree()
+        await rig.leave()
+    house.take_away("b4")
+    for name in house.cloud.names:
+        bucket = house.cloud.memory.open(name)
+        for info in await bucket.list(layout.MANIFEST_PREFIX):
+            await bucket.delete(info.key)
+    home = await house.cloud.attach(without=["b4"])
+    buckets = house.cloud.buckets(home)
+    rescue = await Rescue.open(home, PASSPHRASE, buckets, TrioClock(), RescueOptions("other"))
+    target = tmp_path / "out"
+    target.mkdir()
+    assert await rescue.copy_out(await rescue.scan(lambda _text: None), target) == {}
+    assert sorted(path.read_bytes() for path in target.iterdir()) == sorted(house.tree.values())
