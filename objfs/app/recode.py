@@ -24,6 +24,7 @@ from objfs.app.wire import Message
 from objfs.errors import NotMounted, ReadOnly
 from objfs.model import Code
 from objfs.store.placement import describe, describe_domains
+from objfs.volume.compact import Compacted
 from objfs.volume.fields import JSON, Fields
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
@@ -62,11 +63,22 @@ async def recode_running(engine: Engine, wish: Wish) -> Message:
     LeaseLost, NoQuorum."""
     if wish.dry_run:
         return await _estimate(engine, wish)
+    return await _perform(engine, wish, engine.recoder.total if engine.recoder is not None else Compacted())
+
+
+async def _perform(engine: Engine, wish: Wish, before: Compacted) -> Message:
+    """What was done after ``before``, and what is left to do."""
     if engine.recoder is None or not engine.gate.open:
         why = engine.reason or "this mount only reads"
         raise ReadOnly(f"the code of a volume is changed by who writes: {why}")
     await engine.recoder.change(wish.code, fewer=wish.fewer)
-    return recode_progress(engine) | _bears(engine, wish.code)
+    total = engine.recoder.total
+    done: Message = {
+        "old_bytes": total.bytes_before - before.bytes_before,
+        "new_bytes": total.bytes_after - before.bytes_after,
+        "new_segments": total.written - before.written,
+    }
+    return done | recode_progress(engine) | _bears(engine, wish.code)
 
 
 def recode_progress(engine: Engine) -> Message:
@@ -113,21 +125,16 @@ def _bears(engine: Engine, code: Code) -> Message:
 def _cost(engine: Engine, found: Estimate) -> Message:
     """Once, and what the month's storage becomes dearer (or cheaper, below 0) by."""
     prices = read_prices(engine.volume.home.path.parent)
-    by_slot = {
-        entry.slot: prices.of(item.url, item.uuid.hex())
+    priced = [
+        (prices.of(item.url, item.uuid.hex()), found.demand.get(entry.slot, Demand()))
         for entry in engine.volume.buckets.entries
         if (item := engine.opened_buckets.get(entry.uuid)) is not None
-    }
-    demand = {slot: found.demand.get(slot, Demand()) for slot in by_slot}
-    once = sum(price.requests(demand[slot].puts, demand[slot].gets, demand[slot].read)
-               for slot, price in by_slot.items())  # fmt: skip
-    month = sum(price.storage_month(demand[slot].written - demand[slot].freed)
-                for slot, price in by_slot.items())  # fmt: skip
+    ]
     return {
         "currency": prices.currency,
-        "example": any(price.example for price in by_slot.values()),
-        "once": once,
-        "month": month,
+        "example": any(price.example for price, _ in priced),
+        "once": sum(price.requests(one.puts, one.gets, one.read) for price, one in priced),
+        "month": sum(price.storage_month(one.written - one.freed) for price, one in priced),
     }
 
 
@@ -156,6 +163,7 @@ def _alone(home: VolumeHome, secret: Secret, wish: Wish, told: Told, on_progress
         opening = opened_engine if wish.dry_run else working
         async with opening(Order(home, secret, options), lambda _note: None) as engine:
             told(await _estimate(engine, wish))
+            # What the task began with by itself is part of what was asked for.
             return {} if wish.dry_run else await _told(engine, wish, on_progress)
 
     return locked_run(home, body)
@@ -169,6 +177,6 @@ async def _told(engine: Engine, wish: Wish, on_progress: Told) -> Message:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(telling)
-        done = await recode_running(engine, wish)
+        done = await _perform(engine, wish, Compacted())
         nursery.cancel_scope.cancel()
     return done

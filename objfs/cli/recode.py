@@ -67,7 +67,7 @@ def _say_estimate(estimate: Fields, code: str) -> None:
     if estimate.text("domains", 4096):
         say(f"over its domains it {estimate.text('domains', 4096)}")
     segments, nbytes = estimate.integer("segments"), size(estimate.integer("bytes"))
-    say(f"{segments} segments, {nbytes}, have another code than {code}: about")
+    say(f"{segments} segments, {nbytes}, have another code than {code}; to encode them anew takes about")
     rows = table("SLOT", "GETS", "PUTS", "READ", "WRITTEN", "FREED IN THE END")
     for one in estimate.objects("traffic", 256):
         counts = [str(one.integer(name)) for name in ("slot", "gets", "puts")]
@@ -79,8 +79,8 @@ def _say_estimate(estimate: Fields, code: str) -> None:
 
 
 def _say_done(done: Fields) -> None:
-    before, after = size(done.integer("done_size")), size(done.integer("written_size"))
-    say(f"{done.integer('done')} segments, {before}, encoded anew into {done.integer('written')}, {after}")
+    before, after = size(done.integer("old_bytes")), size(done.integer("new_bytes"))
+    say(f"{before} encoded anew, into {done.integer('new_segments')} segments of {after}")
     if not done.integer("left"):
         say(f"everything has code {done.text('code')} now; what it was goes after the grace")
         return

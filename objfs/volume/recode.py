@@ -104,15 +104,13 @@ def stacked(moment: Moment) -> Sequence[Segment]:
 
 @dataclass(slots=True)
 class Progress:
-    """Segments of another code and their payload in bytes as the work began, what of it is done, what was
-    written for it; ``failed`` segments could not be rewritten.  ``waits`` or ``error`` say why it stands."""
+    """Segments of another code and their payload in bytes as the work began, and what of it is done;
+    ``failed`` segments could not be rewritten.  ``waits`` or ``error`` say why it stands."""
 
     segments: int = 0
     size: int = 0
     done: int = 0
     done_size: int = 0
-    written: int = 0
-    written_size: int = 0
     failed: int = 0
     waits: str = ""
     error: str = ""
@@ -131,8 +129,6 @@ class Progress:
             self,
             done=self.done + more.emptied,
             done_size=self.done_size + more.bytes_before,
-            written=self.written + more.written,
-            written_size=self.written_size + more.bytes_after,
             failed=self.failed + more.failed,
             waits=more.stopped,
         )
@@ -160,6 +156,8 @@ class Recoder:
         self._wake = trio.Event()
         self._news = trio.Event()
         self.progress = Progress()
+        self.total = Compacted()
+        """What was done since the mount began."""
 
     async def run(self) -> None:
         """While the mount may write: now, when it is asked for, and now and then."""
@@ -229,7 +227,7 @@ class Recoder:
                 self.progress = before.plus(stage.done)
 
             done = await self._compactor.round(terms, told, most=AT_ONCE)
-            self.progress = before.plus(done)
+            self.progress, self.total = before.plus(done), self.total.plus(done)
             now = (await self._look()).segments
             if done.stopped or not (now < left or done.failed):
                 return

@@ -227,7 +227,7 @@ async def test_the_estimate_is_what_it_takes(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
         after = rig.volume.store.statistics()
         assert (made.segments, made.size) == (done.segments, done.size)
-        assert made.new_segments == done.written
+        assert made.new_segments == recoder.total.written
         total = made.demand.values()
         # The checkpoints that name all this are small, and not counted.
         assert sum(one.written for one in total) == pytest.approx(
