@@ -59,7 +59,7 @@ def recode(
         show_json({**done, "estimate": told[0]})
     elif not dry_run:
         _say_done(Fields(done, "recode"))
-    return ExitCode.DEGRADED if done.get("left") else ExitCode.OK
+    return ExitCode.DEGRADED if done.get("left") or done.get("error") else ExitCode.OK
 
 
 def _say_estimate(estimate: Fields, code: str) -> None:
@@ -81,28 +81,34 @@ def _say_estimate(estimate: Fields, code: str) -> None:
 def _say_done(done: Fields) -> None:
     before, after = size(done.integer("old_bytes")), size(done.integer("new_bytes"))
     say(f"{before} encoded anew, into {done.integer('new_segments')} segments of {after}")
-    if not done.integer("left"):
+    left, error = done.integer("left"), done.text("error", 65536)
+    if left:
+        unread = f"{done.integer('failed')} segments could not be rewritten: run objfs scrub"
+        why = done.text("waits", 65536) or error or unread
+        say(f"{left} segments, {size(done.integer('left_size'))}, have still another code: {why}")
+    elif error:
+        say(f"the code is {done.text('code')} now, and whether all has it is not known: {error}")
+    else:
         say(f"everything has code {done.text('code')} now; what it was goes after the grace")
-        return
-    why = done.text("waits", 65536) or done.text("error", 65536)
-    reason = why or f"{done.integer('failed')} segments could not be rewritten: run objfs scrub"
-    left = size(done.integer("left_size"))
-    say(f"{done.integer('left')} segments, {left}, have still another code: {reason}")
 
 
 @contextmanager
 def _bar() -> Iterator[Callable[[Mapping[str, JSON]], None]]:
-    """Bytes encoded anew, of those that are to be; silent without a terminal."""
+    """Bytes encoded anew, of those that are to be; nothing before the first news, or without a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _message: None
         return
     columns = (TextColumn("recode"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("recode", total=None)
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("recode", total=None)
 
-        def update(message: Mapping[str, JSON]) -> None:
-            total, done = int(str(message.get("size", 0))), int(str(message.get("done_size", 0)))
-            bar.update(task, total=max(total, done) or None, completed=done)
+    def update(message: Mapping[str, JSON]) -> None:
+        bar.start()
+        total, done = int(str(message.get("size", 0))), int(str(message.get("done_size", 0)))
+        bar.update(task, total=max(total, done) or None, completed=done)
 
+    try:
         yield update
+    finally:
+        bar.stop()
