@@ -23,6 +23,8 @@ from objfs.app.gc import Wish, collect
 from objfs.app.inspect import inspect_file
 from objfs.app.life import Life
 from objfs.app.maintain import repair_order, repair_running, scrub_order, scrub_running
+from objfs.app.recode import Wish as Recode
+from objfs.app.recode import recode_progress, recode_running
 from objfs.app.rehouse import Rehouser
 from objfs.app.rehouse import Wish as Move
 from objfs.app.snapshots import SnapshotCommands
@@ -56,6 +58,7 @@ class Commands:
             "gc": self.gc,
             "cost": self.cost,
             "bucket": self.bucket,
+            "recode": self.recode,
             "scrub": self.scrub,
             "repair": self.repair,
             "log-level": self.log_level,
@@ -134,6 +137,11 @@ class Commands:
         wish = Move.from_json(Fields(dict(request), "request"))
         async with self._telling(report, self._rehouser.progress):
             return await self._rehouser.change(wish)
+
+    async def recode(self, request: Message, report: Report) -> Message:
+        wish = Recode.from_json(request)
+        async with self._telling(report, lambda: recode_progress(self._engine)):
+            return await recode_running(self._engine, wish)
 
     async def scrub(self, request: Message, report: Report) -> Message:
         order = scrub_order(request)

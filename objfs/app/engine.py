@@ -48,6 +48,7 @@ from objfs.volume.local import VolumeHome
 from objfs.volume.open import OpenOptions, OpenVolume, open_volume
 from objfs.volume.readers import PinHolder, new_pin
 from objfs.volume.reaper import Reaper, Retention
+from objfs.volume.recode import Recoder
 from objfs.volume.settings import VolumeSettings
 from objfs.volume.snapshots import SnapshotKeeper
 from objfs.volume.spread import refresh_headers
@@ -59,6 +60,8 @@ log = logging.getLogger(__name__)
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 60.0
 RELEASE_S = 10.0
+STOP_S = 30.0
+"""For so long the end of a mount waits for a segment that is being rewritten."""
 HEADERS_S = 600.0
 """Between two looks at the headers: one request a bucket."""
 
@@ -119,9 +122,12 @@ class Engine:
             volume.meta, self.snapshots, self._mutations, self._volume_clock, settings.trash_days
         )
         self.healer = make_healer(volume, self.checkpointer, clock, settings.heal_rate)
+        self.recoder = self._make_recoder()
         self.schedule = Schedule(self.snapshots, policy_of(settings), self._volume_clock)
         self.writeback = options.writeback
-        self.room = Room(volume.header.code, [item.url for item in opened_buckets.values()], volume.meta)
+        self.room = Room(
+            lambda: self.header.code, [item.url for item in opened_buckets.values()], volume.meta
+        )
         self.promises = Promises(volume.buckets, writes=not self.read_only)
         self._showing = Showing(self.table, self.cache, self.gate, clock, self.room.capacity)
         self.standing = Standing(lambda: self.table.path, lambda: self.header, self._blobs)
@@ -217,6 +223,13 @@ class Engine:
             note=self.safety.at_publish,
         )
 
+    def _make_recoder(self) -> Recoder | None:
+        if self.checkpointer is None or self.compactor is None:
+            return None
+        return Recoder(
+            self.volume, self.checkpointer, self.compactor, self.compactor.terms, lambda: self.standing.look()
+        )
+
     def _make_operations(self, options: MountOptions) -> Operations:
         browsing = None if options.snapshot else self._showing.browsing(options)
         return Operations(self.fs, writeback=options.writeback, acl=options.acl, browsing=browsing)
@@ -285,6 +298,8 @@ class Engine:
                 nursery.start_soon(self.pin.run)
             if self.compactor is not None:
                 nursery.start_soon(self.compactor.run)
+            if self.recoder is not None:
+                nursery.start_soon(self.recoder.run)
             nursery.start_soon(self._upkeep.run)
             nursery.start_soon(self.promises.run)
             nursery.start_soon(self.standing.run)
@@ -356,6 +371,9 @@ class Engine:
         """Drains to the end, however long the buckets take; gives up only when the gate is closed, which is
         an end with an ``outcome`` where that leaves something behind."""
         await self.fs.aclose()
+        if self.compactor is not None:
+            with trio.move_on_after(STOP_S):
+                await self.compactor.stop()
         delay = RETRY_FIRST_S
         while self.changed:
             try:

@@ -21,7 +21,7 @@ from objfs.app.offline import working
 from objfs.app.options import MountOptions
 from objfs.app.wire import Message
 from objfs.errors import NotMounted, ReadOnly
-from objfs.volume.compact import Compactor
+from objfs.volume.compact import Compactor, Stage
 from objfs.volume.debts import read_debts
 from objfs.volume.gc import Known, Note, Survey
 from objfs.volume.gc import Order as SurveyOrder
@@ -124,7 +124,11 @@ async def _run(writer: _Writer, wish: Wish, note: Note, done: Done) -> None:
         terms_of(writer.engine.volume, writer.engine.settings), bytes_per_s=0.0, old_keys=wish.old_keys
     )
     done.condemned = _condemn(writer.reaper)
-    compacted = await writer.compactor.round(terms, note)
+
+    def told(stage: Stage) -> None:
+        note(f"compacting: {100 * stage.begun // stage.units} % of {stage.units} new segments")
+
+    compacted = await writer.compactor.round(terms, told)
     done.emptied, done.written, done.unreadable = compacted.emptied, compacted.written, compacted.failed
     note("publishing a checkpoint")
     await writer.engine.flush()

@@ -20,6 +20,7 @@ import objfs
 from objfs.app import mountpoint
 from objfs.app.engine import Engine
 from objfs.app.gauges import bucket_status, cache_status, checkpoint_status, risk_status, snapshot_status
+from objfs.app.recode import recode_status
 from objfs.app.status import Status, judge, resident_bytes
 from objfs.app.systemd import Notifier
 from objfs.app.watch import LoopWatch
@@ -144,4 +145,5 @@ class Life:
             loop={"longest_s": lag.longest_s, "operation": lag.operation, "over_50ms": lag.over_50ms},
             memory_bytes=resident_bytes(),
             snapshots=snapshot_status(engine),
+            recode=recode_status(engine),
         )

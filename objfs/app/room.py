@@ -7,7 +7,7 @@ the volume; what a cloud would still take nobody knows, so it counts as one pebi
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote, urlsplit
 
 import trio
@@ -24,7 +24,7 @@ INTERVAL_S = 20.0
 class Room:
     """Asked on the loop, refreshed in a thread: a directory may be on a network that hangs."""
 
-    def __init__(self, code: Code, urls: Sequence[str], table: InodeTable) -> None:
+    def __init__(self, code: Callable[[], Code], urls: Sequence[str], table: InodeTable) -> None:
         self._code = code
         self._table = table
         self._paths = [unquote(urlsplit(url).path) for url in urls if url.startswith("file:")]
@@ -46,7 +46,7 @@ class Room:
     def _measure(self) -> int:
         """Each bucket takes a k-th of what is written, so k times the least is what fits."""
         free = [found for path in self._paths if (found := _free_at(path)) is not None]
-        return min(min(free) * self._code.k, UNKNOWN) if free else UNKNOWN
+        return min(min(free) * self._code().k, UNKNOWN) if free else UNKNOWN
 
 
 def _free_at(path: str) -> int | None:

@@ -116,6 +116,8 @@ class Status:
     snapshots: dict[str, JSON] = field(default_factory=dict)
     """How many, the newest, those of the trash and the days it is kept, and why the last scheduled one
     failed."""
+    recode: dict[str, JSON] = field(default_factory=dict)
+    """What has still another code than the volume's; empty where nothing has."""
 
     def to_json(self) -> dict[str, JSON]:
         return cast("dict[str, JSON]", asdict(self))

@@ -33,6 +33,7 @@ from objfs.cli.log import log
 from objfs.cli.mkfs import mkfs
 from objfs.cli.mount import mount
 from objfs.cli.mount_helper import mount_helper
+from objfs.cli.recode import recode
 from objfs.cli.recover import recover
 from objfs.cli.repair import repair
 from objfs.cli.restore import restore
@@ -76,6 +77,7 @@ _COMMANDS = (
     cost,
     scrub,
     repair,
+    recode,
     recover,
     restore,
     export,

@@ -76,7 +76,7 @@ def parse_code(text: str | None, buckets: int) -> Code:
         return Code(max(1, buckets - 1), min(1, buckets - 1))
     match = re.fullmatch(r"(\d{1,3})\+(\d{1,3})", text)
     if match is None:
-        raise UsageError(f"--code {text}: must be K+M, for example 2+1")
+        raise UsageError(f"code {text}: must be K+M, for example 2+1")
     return Code(int(match[1]), int(match[2]))
 
 

@@ -79,6 +79,7 @@ def describe(status: Fields) -> list[str]:
         *_lost(status),
         f"redundancy   {_redundancy(status.object('redundancy'))}",
         *_at_risk(status.object("at_risk")),
+        *_recode(status),
         f"checkpoint   {_checkpoint(status.object('checkpoint'))}",
         *_follow(status.object("follow")),
         f"content      {status.integer('inodes')} inodes, {size(status.integer('content_bytes'))}",
@@ -149,6 +150,19 @@ def _at_risk(risk: Fields) -> list[str]:
     return [
         f"at risk      {' and '.join(parts)} short of shards{since}{heals}"
         + (f"; the last try to heal failed: {failed}" if failed else "")
+    ]
+
+
+def _recode(status: Fields) -> list[str]:
+    """What was written under another code and waits for its turn."""
+    left = status.object("recode")
+    if not left.value:
+        return []
+    stands = left.text("waits", 65536) or left.text("error", 65536)
+    why = f"; it stands: {stands}" if stands else ""
+    code, nbytes = status.object("redundancy").text("code"), size(left.integer("left_size"))
+    return [
+        f"recode       {nbytes} in {left.integer('left')} segments have still another code than {code}{why}"
     ]
 
 

@@ -97,7 +97,7 @@ class SegmentBuilder:
         payload = b"".join(self._frames)
         if len(payload) > MAX_PAYLOAD:
             raise CodecError(f"segment {self._uuid.hex()} of {len(payload)} bytes is too long")
-        used = code if len(payload) >= COPY_LIMIT else Code(1, code.m)
+        used = used_code(code, len(payload))
         cuts = choose_cuts([len(frame) for frame in self._frames], used.k)
         self._frames = []
         layout = Layout(self._uuid, self._kind, self._key.key_id, used, len(payload), cuts, 0, ref)
@@ -110,6 +110,11 @@ class SegmentBuilder:
             self._frames.append(sealed)
             lengths.append(len(sealed))
         return tuple(lengths)
+
+
+def used_code(code: Code, length: int) -> Code:
+    """The code of a payload of ``length`` bytes in a volume of this code: small payloads are copies."""
+    return code if length >= COPY_LIMIT else Code(1, code.m)
 
 
 def choose_cuts(frames: Sequence[int], k: int) -> tuple[int, ...]:

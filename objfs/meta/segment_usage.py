@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from objfs.meta.rule import UNSOUND_LOCATION
 from objfs.meta.view import TableView
-from objfs.model import Segment, SegmentNo
+from objfs.model import Code, Segment, SegmentNo
 
 _USED = (
     "SELECT segment, count(*), sum(frames), sum(stored), sum(plain) FROM ("
@@ -21,6 +21,14 @@ _USED = (
     "max(coalesce(c.length, sealed_length(c.frames))) AS stored, max(c.size) AS plain FROM chunk c "
     "WHERE c.segment IN (SELECT segment FROM segment WHERE segment > ? ORDER BY segment LIMIT ?) "
     f"AND c.state = 1 AND NOT {UNSOUND_LOCATION} GROUP BY c.segment, c.position) GROUP BY segment"
+)
+
+
+_OTHER_CODE = (
+    "SELECT count(*), coalesce(sum(length), 0) FROM segment s WHERE state = 0 AND kind = 1 "
+    "AND (missing IS NULL OR length(missing) < k + m) "
+    "AND (m != ? OR k != CASE WHEN length < ? THEN 1 ELSE ? END) "
+    "AND EXISTS (SELECT 1 FROM chunk c WHERE c.segment = s.segment)"
 )
 
 
@@ -61,6 +69,13 @@ class UsageView(TableView):
             found += [row.segment for row in rows if row.segment is not None]
             after = rows[-1].number
         return found
+
+    def other_code(self, code: Code, striped: int) -> tuple[int, int]:
+        """How many segments with content have not the code that they would get today, and the bytes of their
+        payloads.  ``striped``: from so many bytes on a payload is not stored as copies.  Looks at every
+        row."""
+        segments, nbytes = self._all(_OTHER_CODE, (code.m, striped, code.k))[0]
+        return segments, nbytes
 
     def uuids(self) -> set[bytes]:
         """Of every row, sound or not."""

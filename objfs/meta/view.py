@@ -143,10 +143,11 @@ class TableView:
         return [_segment_row(row) for row in self._all(sql, (after, limit))]
 
     def placements(self) -> list[tuple[Code, tuple[Slot, ...]]]:
-        """The different placements of segments in use, each once.  Looks at every row."""
+        """The different placements of segments that something lies in, each once.  Looks at every row."""
         sql = (
             f"SELECT DISTINCT k, m, placement FROM segment s WHERE state = 0 AND NOT {MALFORMED_SEGMENT} "
-            "AND (missing IS NULL OR length(missing) < k + m)"
+            "AND (missing IS NULL OR length(missing) < k + m) "
+            "AND EXISTS (SELECT 1 FROM chunk c WHERE c.segment = s.segment)"
         )
         return [(Code(k, m), tuple(Slot(slot) for slot in slots)) for k, m, slots in self._all(sql)]
 

@@ -93,7 +93,7 @@ class SegmentStore:
         self.health = health or HealthBoard(clock)
         self.pace = PaceBoard(clock, chosen.pace)
         self._ring = ring
-        self._reserve = max(0, min_placed - code.k)
+        self._min_placed = min_placed
         self._gate = gate or WriteGate()
         self._places = Places(buckets)
         self._counters = Counters()
@@ -116,6 +116,10 @@ class SegmentStore:
         """The buckets from now on; ``writable`` are those that take new shards (default: all), ``domains``
         name what fails together."""
         self._places.replace(buckets, writable, domains)
+
+    def use_code(self, code: Code) -> None:
+        """The code of what is sealed from now on; what is on its way has the one before."""
+        self.code = code
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -159,7 +163,8 @@ class SegmentStore:
         layout = sealed.layout
         slots = place(layout.uuid, layout.code, self._places.writable, self._places.domains)
         # With m+1 copies, one is what k shards are for a striped segment.
-        least = min(layout.code.k + self._reserve, layout.code.n)
+        reserve = max(0, self._min_placed - self.code.k)
+        least = min(layout.code.k + reserve, layout.code.n)
         placement = await self._uploader.place(layout.uuid, sealed.objects, slots, least)
         return _segment(layout, placement)
 

@@ -263,6 +263,12 @@ class Checkpointer:
         assert self._moment is not None
         self._moment = replace(self._moment, stack=self._moment.stack.moved(moved))
 
+    def rebase(self) -> None:
+        """The next manifest has a base of its own, and every page in it.  Inside ``quiet``, and while
+        ``settled``."""
+        assert self._moment is not None
+        self._moment = replace(self._moment, stack=Stack())
+
     # --- making one ------------------------------------------------------------------------
 
     async def _run_one(self) -> None:

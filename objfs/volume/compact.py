@@ -15,14 +15,16 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import trio
 
 from objfs.codec.index import MAX_CHUNKS, entry_size
+from objfs.codec.segment import used_code
 from objfs.errors import CodecError, Corrupt, ObjfsError, StoreError
 from objfs.meta.segment_usage import Usage, UsageView
 from objfs.meta.table import MetaDatabase
-from objfs.model import Chunk, Location, Move, Placed, Segment, SegmentKind, SegmentNo
+from objfs.model import Chunk, Code, Location, Move, Placed, Segment, SegmentKind, SegmentNo
 from objfs.ports import DOING, Clock, Sealable, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.reaper import Reaper
@@ -50,14 +52,16 @@ Place = tuple[SegmentNo, int]
 @dataclass(frozen=True, slots=True)
 class Terms:
     """``below``: the share in use under which a segment is rewritten, 0 for none.  ``old_keys``: so are all
-    that are sealed under another key than ``key_id``.  ``bytes_per_s`` read and written at most, 0 without
-    limit.  ``target_bytes`` of plain content make a segment."""
+    that are sealed under another key than ``key_id``.  ``code``: so are all that a volume of this code would
+    not have made.  ``bytes_per_s`` read and written at most, 0 without limit.  ``target_bytes`` of plain
+    content make a segment."""
 
     below: float
     key_id: int
     target_bytes: int
     bytes_per_s: float = 0.0
     old_keys: bool = False
+    code: Code | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,14 @@ class Compacted:
         )
 
 
+class Stage(NamedTuple):
+    """Where a round is: new segments begun of those planned, and what was done so far."""
+
+    begun: int
+    units: int
+    done: Compacted
+
+
 # --- choosing ------------------------------------------------------------------------------
 
 
@@ -100,8 +112,16 @@ def movable(usage: Usage) -> bool:
 
 def sparse(usage: Usage, terms: Terms) -> bool:
     """Whether a segment is to be rewritten for what it is."""
-    outdated = terms.old_keys and usage.segment.key_id != terms.key_id
-    return movable(usage) and (outdated or needed(usage) < terms.below * usage.segment.length)
+    return movable(usage) and (
+        outdated(usage.segment, terms) or needed(usage) < terms.below * usage.segment.length
+    )
+
+
+def outdated(segment: Segment, terms: Terms) -> bool:
+    """Whether a segment is to be rewritten though all of it is in use."""
+    if terms.code is not None and segment.code != used_code(terms.code, segment.length):
+        return True
+    return terms.old_keys and segment.key_id != terms.key_id
 
 
 def small(usage: Usage, terms: Terms) -> bool:
@@ -187,6 +207,7 @@ class Compactor:
         self.terms = terms
         self._running: trio.Event | None = None
         self._avoided: dict[SegmentNo, float] = {}
+        self._stopping = False
         self.total = Compacted()
 
     async def run(self) -> None:
@@ -204,19 +225,21 @@ class Compactor:
             else:
                 log.info("compacted %s", done)
 
-    async def round(self, terms: Terms, note: Callable[[str], None] = lambda _text: None) -> Compacted:
-        """Rewrites all that there is to rewrite now; one round at a time.
+    async def round(
+        self, terms: Terms, told: Callable[[Stage], None] = lambda _stage: None, *, most: int | None = None
+    ) -> Compacted:
+        """Rewrites what there is to rewrite now, into at most so many segments; one round at a time.
 
         What cannot be read is left alone.  Raises ReadOnly, LeaseLost, and errors of the table.
         """
         async with self.alone():
             found = await trio.to_thread.run_sync(self._look)
-            units = plan([usage for usage in found if not self._avoid(usage.number)], terms)
+            units = plan([usage for usage in found if not self._avoid(usage.number)], terms)[:most]
             done = Compacted()
             for number, unit in enumerate(units):
-                note(f"compacting: {100 * number // len(units)} % of {len(units)} new segments")
+                told(Stage(number, len(units), done))
                 await self._make_way()
-                if why := self._around.unfit():
+                if why := "the mount ends" if self._stopping else self._around.unfit():
                     done = replace(done, stopped=why)
                     break
                 done = done.plus(await self._paced(unit, terms))
@@ -235,6 +258,16 @@ class Compactor:
             self._running.set()
             self._running = None
 
+    async def stop(self) -> None:
+        """For good: returns when the segment that is being written is done."""
+        self._stopping = True
+        async with self.alone():
+            pass
+
+    def forgive(self) -> None:
+        """What could not be rewritten is tried again with the next round."""
+        self._avoided.clear()
+
     def _look(self) -> list[Usage]:
         with UsageView(self._around.table.path) as view:
             return view.all_usage()
@@ -244,7 +277,7 @@ class Compactor:
 
     async def _make_way(self) -> None:
         waited = 0.0
-        while self._around.busy() and waited < YIELD_MOST_S:
+        while self._around.busy() and not self._stopping and waited < YIELD_MOST_S:
             await trio.sleep(YIELD_S)
             waited += YIELD_S
 
@@ -278,7 +311,8 @@ class Compactor:
             return Compacted()
         items = await self._read(unit)
         segment, placed = await around.store.write_segment(items)
-        if spare(segment) < unit.spare:
+        # A volume of a weaker code than before asks for no more than that one bears.
+        if spare(segment) < min(unit.spare, around.store.code.m):
             await around.store.delete_segment(segment)
             raise StoreError("a bucket did not take its shard of what was compacted; it is tried again")
         await self._move(unit, segment, placed)

@@ -143,7 +143,8 @@ SETTINGS: tuple[Setting, ...] = (
         "compact_rate",
         "size",
         8 * MIB,
-        "Bytes a second that compaction reads and writes in the background; 0 is without limit.",
+        "Bytes a second that compaction and a change of the code read and write in the background; 0 is "
+        "without limit.",
         0,
         2**40,
     ),

@@ -22,7 +22,7 @@ import trio
 from objfs.app.engine import Engine
 from objfs.backends.wrappers.faults import Fault, Gone, Slow
 from objfs.errors import BucketError, StaleHandle
-from objfs.model import Ino
+from objfs.model import Code, Ino
 from tests.crashes.hands import ROOT_USER, Hands
 from tests.crashes.machine import BUCKETS, SETTINGS, Machine, machine_of
 from tests.crashes.story import Begun, Ended, Story, uptime_at, witness
@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 Kind: TypeAlias = Literal["kill", "cut", "loss"]
 """Of death."""
 
+CODES = (Code(2, 1), Code(1, 2), Code(1, 1))
+"""Each bears the loss of one of the three buckets."""
+RECODING = 0.4
+"""The share of lives in which the code of the volume changes again and again."""
 BESIDE = 0.08
 """The share of steps at which something is asked for beside the history."""
 LONG_LIFE_S = 7.0
@@ -61,6 +65,8 @@ class Plan:
     fsync: str
     interval_s: float
     """Between checkpoints."""
+    recodes: bool
+    """Whether the code of the volume is changed meanwhile."""
 
 
 def planned(seed: str, *, away: str = "", long: bool = False) -> Plan:
@@ -76,6 +82,7 @@ def planned(seed: str, *, away: str = "", long: bool = False) -> Plan:
         generator.random() < 0.3,
         generator.choice(("local", "local", "bucket")),
         generator.choice((INTERVAL_S, 3600.0)) if long else INTERVAL_S,
+        generator.random() < RECODING,
     )
 
 
@@ -111,6 +118,8 @@ class Life:
     async def _work(self, engine: Engine) -> None:
         hands = Hands(engine.fs)
         async with trio.open_nursery() as beside:
+            if self._plan.recodes:
+                beside.start_soon(self._recode, engine)
             with trio.move_on_after(self._plan.seconds):
                 while True:
                     await self._step(hands)
@@ -119,6 +128,16 @@ class Life:
                     await trio.sleep(self._random.uniform(0, 2 * self._plan.pace_s))
             beside.cancel_scope.cancel()
         hands.let_go()
+
+    async def _recode(self, engine: Engine) -> None:
+        """Until cancelled, which leaves what is left to the mount."""
+        generator = random.Random(f"codes {self._plan.seed}")
+        while engine.recoder is not None:
+            await trio.sleep(generator.uniform(0, 0.3))
+            try:
+                await engine.recoder.change(generator.choice(CODES))
+            except BucketError as error:
+                log.info("code not changed: %s", error)
 
     async def _step(self, hands: Hands) -> None:
         story, journal = self._story, self._journal

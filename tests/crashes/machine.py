@@ -47,6 +47,8 @@ OFTEN = {
     "objfs.app.upkeep.REAP_INTERVAL_S": 0.15,
     "objfs.volume.reaper.SEARCH_INTERVAL_S": 0.0,
     "objfs.volume.levels.SMALL_BASE": 48,
+    "objfs.volume.compact.YIELD_S": 0.01,
+    "objfs.volume.compact.YIELD_MOST_S": 0.02,
     "objfs.app.engine.CacheSettings": partial(CacheSettings, inline_total=200_000, dirty_age_s=1.0),
 }
 """A second of a life has what a day has: deletes, base rewrites, inline bytes that move to their files."""
@@ -58,6 +60,7 @@ SETTINGS = VolumeSettings(
     recovery_window=0.0,
     recovery_keep=2,
     delete_grace=0.0,
+    compact_rate=0,
 )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from objfs.model import Code
 from objfs.store.placement import tolerance
+from objfs.volume.recode import publish_code
 from tests.losses.matrix import BUCKETS, CODES, MOST_SETS, Loss, sets_of
 
 CASES = [
@@ -29,6 +30,17 @@ async def test_what_is_borne_is_lost_and_comes_back(
     await loss.make()
     await loss.lose(0, lost)
     await loss.lose_too_many()
+
+
+async def test_while_the_code_changes_the_weaker_one_holds(tmp_path: Path) -> None:
+    """Segments of 2+1 beside such of 4+2: one bucket may go; repair and scrub take each by its own code."""
+    loss = Loss(tmp_path, Code(2, 1), 6)
+    await loss.make()
+    async with loss.mounted(()) as rig:
+        await publish_code(rig.volume, rig.checkpointer, Code(4, 2))
+        loss.write(rig, b"under the new code", 300_000)
+    for number, lost in enumerate([(0,), (3,)]):
+        await loss.lose(number, lost)
 
 
 def test_the_whole_goes_through_every_loss_that_is_borne_or_five_hundred_of_them() -> None:

@@ -218,9 +218,9 @@ async def _replace(house: House, fuse: Fuse) -> None:
         assert await rig.tree() == house.tree
 
 
-def _killed(error: BaseException) -> bool:
+def killed(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return any(_killed(one) for one in error.exceptions)
+        return any(killed(one) for one in error.exceptions)
     return isinstance(error, Killed)
 
 
@@ -241,7 +241,7 @@ async def test_killed_at_any_request_and_gone_on_with(tmp_path: Path, gone: bool
         try:
             await _replace(house, Fuse(point, after=bool(point % 2)))
         except BaseException as error:
-            if not _killed(error):
+            if not killed(error):
                 raise
         house.cloud.names = ["b0", "b1", "b2", NEW]
         await _bears_what_it_bore(house, gone=gone)
