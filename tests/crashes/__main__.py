@@ -1,9 +1,10 @@
 """Thousands of crashes, power cuts and lost machines in this process, and real mounts that are killed.
 
-    python -m tests.crashes [--kills N] [--cuts N] [--losses N] [--mounted N] [--results FILE]
+    python -m tests.crashes [--kills N] [--cuts N] [--losses N] [--mounted N] [--commands N] [--results FILE]
     python -m tests.crashes --first SEED --seeds N
     python -m tests.crashes --replay FILE
 
+``--commands`` counts lives in which one command on snapshots is interrupted at every place there is.
 Goes on until so many of each have been died, from the first seed that FILE has no result of: interrupted,
 it is started again with the same words.  A violation is printed with the command that shows it again.
 """
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.crashes import campaign, killed
+from tests.crashes import campaign, commands, killed
 from tests.crashes.points import NAMES
 
 RESULTS = Path(".crashes/results.jsonl")
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=500)
     parser.add_argument("--losses", type=int, default=180)
     parser.add_argument("--mounted", type=int, default=100)
+    parser.add_argument("--commands", type=int, default=8)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=10**6)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -61,6 +63,8 @@ def _run(options: argparse.Namespace) -> int:
         if results.deaths["mounted"] >= options.mounted:
             break
         results.take("mounted", seed, lambda s: killed.run_seed(s, rare=results.rare()))
+    for seed in seeds[: options.commands]:
+        results.take("commands", seed, lambda s: commands.run_seed(s, options.results.parent))
     results.summarize()
     return 1 if results.violations else 0
 
