@@ -25,12 +25,14 @@ from tests.crashes.machine import SETTINGS, Machine, new_machine
 from tests.crashes.story import Story
 from tests.doubles.journal import Put
 from tests.system.history import SMALL_SIZES, History, Operation
-from tests.system.past import UNDO
+from tests.system.past import UNDO, live
 
 ALONE = replace(SETTINGS, checkpoint_interval=3600.0, lease_interval=3600.0)
 """Nothing happens that is not asked for."""
 CHANGES = 8
 """Operations before a snapshot, and after it."""
+OVERWRITTEN = 5000
+"""Bytes."""
 NUMBER = 10**6
 """Of what the command makes; no other operation has it."""
 ORDERS: tuple[Operation, ...] = (
@@ -63,18 +65,20 @@ class Commanded:
 
 
 async def commanded(root: Path, seed: int, order: Operation) -> Commanded:
-    """Two snapshots among random changes, of which the last are dirty; the command; a flush."""
+    """Two snapshots among random changes, of which only the first must be in the buckets; the command; a
+    flush."""
     machine = new_machine(root)
     story = Story(History(f"command {seed}", sizes=SMALL_SIZES))
     with machine.on():
         await machine.make_volume()
         async with machine.mounted(ALONE) as engine:
             hands = Hands(engine.fs)
-            for name in (b"old", b"older"):
+            for name in (b"old", b"newer"):
                 await _changed(engine, hands, machine, story)
                 snapshot = Operation("snapshot", name, fill=story.history.next_number)
                 await _done(engine, hands, machine, story, snapshot)
-            await _flushed(engine, machine, story)
+                if name == b"old":
+                    await _flushed(engine, machine, story)
             await _changed(engine, hands, machine, story)
             start = len(machine.journal.records)
             await _done(engine, hands, machine, story, order)
@@ -85,9 +89,22 @@ async def commanded(root: Path, seed: int, order: Operation) -> Commanded:
 
 
 async def _changed(engine: Engine, hands: Hands, machine: Machine, story: Story) -> None:
+    """First and last the same file is written, so that a snapshot between two of these shows dirty bytes
+    over which something is written."""
+    await _done(engine, hands, machine, story, _overwrite(story))
     for _ in range(CHANGES):
         story.history.next()
         await step(engine, hands, story, machine.journal)
+    await _done(engine, hands, machine, story, _overwrite(story))
+
+
+def _overwrite(story: Story) -> Operation:
+    """Of the start of the first file; where there is none, one is made."""
+    number, tree = story.history.next_number, live(story.history.trees[-1])
+    files = [path for path, thing in sorted(tree.items()) if thing.kind == "f"]
+    if not files:
+        return Operation("create", b"f", fill=number)
+    return Operation("write", files[0], length=OVERWRITTEN, fill=number)
 
 
 async def _done(engine: Engine, hands: Hands, machine: Machine, story: Story, order: Operation) -> None:
