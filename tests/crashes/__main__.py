@@ -17,12 +17,12 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 from tests.crashes import campaign, commands, killed
-from tests.crashes.points import NAMES
+from tests.crashes.points import NAMES, POINTS
 
 RESULTS = Path(".crashes/results.jsonl")
 LONG_EVERY = 10
@@ -59,12 +59,12 @@ def _run(options: argparse.Namespace) -> int:
         if not wanted - results.deaths:
             break
         results.take("lives", seed, lambda s: _lives(s, options.results.parent, results))
+    for seed in seeds[: options.commands]:
+        results.take("commands", seed, lambda s: commands.run_seed(s, options.results.parent))
     for seed in seeds:
         if results.deaths["mounted"] >= options.mounted:
             break
-        results.take("mounted", seed, lambda s: killed.run_seed(s, rare=results.rare()))
-    for seed in seeds[: options.commands]:
-        results.take("commands", seed, lambda s: commands.run_seed(s, options.results.parent))
+        results.take("mounted", seed, lambda s: killed.run_seed(s, rare=results.rare(POINTS)))
     results.summarize()
     return 1 if results.violations else 0
 
@@ -115,9 +115,9 @@ class Results:
         self.ages_s += line["ages_s"]
         self.violations += line["violations"]
 
-    def rare(self) -> list[str]:
+    def rare(self, names: Iterable[str] = NAMES) -> list[str]:
         """Places at which nobody has died yet."""
-        return [name for name in NAMES if not self.points[name]]
+        return [name for name in names if not self.points[name]]
 
     def summarize(self) -> None:
         write = sys.stdout.write

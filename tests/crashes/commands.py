@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -21,14 +21,12 @@ from tests.crashes import points
 from tests.crashes.campaign import kept_death, unopened
 from tests.crashes.hands import Hands
 from tests.crashes.lives import Death, Kind, examined, reborn, step
-from tests.crashes.machine import SETTINGS, Machine, new_machine
+from tests.crashes.machine import ALONE, Machine, new_machine
 from tests.crashes.story import Story
 from tests.doubles.journal import Put
 from tests.system.history import SMALL_SIZES, History, Operation
 from tests.system.past import UNDO, live
 
-ALONE = replace(SETTINGS, checkpoint_interval=3600.0, lease_interval=3600.0)
-"""Nothing happens that is not asked for."""
 CHANGES = 8
 """Operations before a snapshot, and after it."""
 OVERWRITTEN = 5000

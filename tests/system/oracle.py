@@ -31,8 +31,8 @@ class Witness:
 
     ``ended``: had returned; ``begun``: had begun, one more at most.  ``durable``: of each file, how many
     had ended when the last fsync of it that returned was asked for; ``local``: the same of any file;
-    ``old``: had ended five seconds ago.  ``flushed``: had ended when the last flush to the buckets that
-    returned was asked for.
+    ``old``: had ended five seconds ago, or when something that returned was asked to make all of it safe.
+    ``flushed``: had ended when the last flush to the buckets that returned was asked for.
     """
 
     ended: int = 0
