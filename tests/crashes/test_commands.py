@@ -10,7 +10,7 @@ import pytest
 from tests.crashes.commands import NUMBER, ORDERS, commanded, complaint_about
 from tests.crashes.lives import Kind
 from tests.crashes.points import COMMANDS, STAGES
-from tests.system.history import History, Operation
+from tests.system.history import History, Operation, applied, renumbered, same
 from tests.system.oracle import Witness, after_power_cut
 from tests.system.past import without
 
@@ -58,3 +58,10 @@ def test_a_snapshot_that_changed_is_noticed() -> None:
     assert after_power_cut(history, witness, {**kept, **here}).well
     verdict = after_power_cut(history, witness, {**kept, **then})
     assert verdict.complaint == "names as after 3 operations, but b'.snapshots/s/f' is not what it was then"
+
+
+def test_a_renumbered_tree_is_restored_as_it_was() -> None:
+    """A file in the present is no link of the one in a snapshot that it came from."""
+    kept = snapshots_of_a_file().trees[-1]
+    restore = Operation("restore", b"s")
+    assert same(applied(renumbered(kept, 100), restore), applied(kept, restore))

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from tests.system.past import MOMENTS, PAST, UNDO, apart, live, moments, origin, without
+from tests.system.past import MOMENTS, PAST, UNDO, apart, live, moments, parts, without
 
 FOLDERS = (b"d1", b"d2", b"d3")
 NAMES = (*(b"f%d" % number for number in range(9)), b"\xff\xfe odd")
@@ -162,7 +162,7 @@ def _restore(tree: dict[bytes, Thing], op: Operation) -> None:
         del tree[path]
     below = PAST + op.name + b"/"
     for path, thing in [item for item in tree.items() if item[0].startswith(below)]:
-        tree[path.removeprefix(below)] = thing._replace(number=origin(thing.number))
+        tree[path.removeprefix(below)] = thing._replace(number=parts(thing.number)[1])
 
 
 _EFFECTS = {
@@ -317,7 +317,7 @@ class History:
         self._weights = weights
         self.trees: list[Tree] = [start if start is not None else {}]
         self.operations: list[Operation] = []
-        self.next_number = 1 + max((origin(thing.number) for thing in self.trees[0].values()), default=0)
+        self.next_number = 1 + _highest(self.trees[0])
 
     def next(self) -> Operation:
         """One more operation, and the tree after it."""
@@ -344,7 +344,7 @@ class History:
         if found is not None:
             self.operations.append(Operation("fsync", b""))
             self.trees.append(found)
-            self.next_number += 1 + max((origin(thing.number) for thing in found.values()), default=0)
+            self.next_number += 1 + _highest(found)
 
 
 def same(one: Tree, other: Tree) -> bool:
@@ -364,9 +364,19 @@ def kind_of(mode: int) -> str:
 
 
 def renumbered(tree: Tree, first: int) -> Tree:
-    """The same tree with numbers from ``first`` on."""
-    ranks: dict[int, int] = {}
-    return {
-        path: thing._replace(number=first + ranks.setdefault(thing.number, len(ranks)))
-        for path, thing in tree.items()
-    }
+    """The same tree with numbers from ``first`` on, and moments, too."""
+    ranks: dict[tuple[str, int], int] = {}
+
+    def fresh(kind: str, number: int) -> int:
+        return first + ranks.setdefault((kind, number), len(ranks))
+
+    def again(number: int) -> int:
+        moment, plain = parts(number)
+        return apart(fresh("thing", plain), fresh("moment", moment)) if moment else fresh("thing", plain)
+
+    return {path: thing._replace(number=again(thing.number)) for path, thing in tree.items()}
+
+
+def _highest(tree: Tree) -> int:
+    """Number of a thing or a moment."""
+    return max((max(parts(thing.number)) for thing in tree.values()), default=0)

@@ -23,9 +23,9 @@ def apart(number: int, moment: int) -> int:
     return moment << _APART | number
 
 
-def origin(number: int) -> int:
-    """What ``apart`` was given."""
-    return number & ((1 << _APART) - 1)
+def parts(number: int) -> tuple[int, int]:
+    """The moment, 0 for the present, and the number in the present."""
+    return divmod(number, 1 << _APART)
 
 
 def live(tree: Tree) -> Tree:
