@@ -18,7 +18,7 @@ TEST_PACKAGES := rsync git attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-c
 SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
 .PHONY: help mount umount test check fmt bench posix roundtrip lost-machine packages test-packages clean
-.PHONY: crashes two-writers losses faults powercut fuzz pjdfstest fsx ltp realapps model suite-packages
+.PHONY: crashes two-writers losses faults powercut snapshots fuzz pjdfstest fsx ltp realapps model suite-packages
 
 help: ## this text
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ faults: packages test-packages $(VENV)/.stamp-dev ## mixed load over a real S3 s
 
 powercut: packages test-packages $(VENV)/.stamp-dev ## the power cut under SQLite and git on a mount (ARGS="--cuts N --seed SEED")
 	@$(BIN)/python -bb -m tests.powercut $(ARGS)
+
+snapshots: packages test-packages $(VENV)/.stamp-dev ## snapshots of a mount on which rsync, SQLite and git are writing (ARGS="--snapshots N --seed SEED")
+	@$(BIN)/python -bb -m tests.images $(ARGS)
 
 fuzz: $(VENV)/.stamp-dev ## every decoder for three minutes, with atheris where it installs (ARGS="--seconds N --only NAME")
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]' \

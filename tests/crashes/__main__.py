@@ -1,9 +1,10 @@
 """Thousands of crashes, power cuts and lost machines in this process, and real mounts that are killed.
 
-    python -m tests.crashes [--kills N] [--cuts N] [--losses N] [--mounted N] [--results FILE]
+    python -m tests.crashes [--kills N] [--cuts N] [--losses N] [--mounted N] [--commands N] [--results FILE]
     python -m tests.crashes --first SEED --seeds N
     python -m tests.crashes --replay FILE
 
+``--commands`` counts lives in which one command on snapshots is interrupted at every place there is.
 Goes on until so many of each have been died, from the first seed that FILE has no result of: interrupted,
 it is started again with the same words.  A violation is printed with the command that shows it again.
 """
@@ -16,12 +17,12 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.crashes import campaign, killed
-from tests.crashes.points import NAMES
+from tests.crashes import campaign, commands, killed
+from tests.crashes.points import NAMES, POINTS
 
 RESULTS = Path(".crashes/results.jsonl")
 LONG_EVERY = 10
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=500)
     parser.add_argument("--losses", type=int, default=180)
     parser.add_argument("--mounted", type=int, default=100)
+    parser.add_argument("--commands", type=int, default=8)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=10**6)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -57,10 +59,12 @@ def _run(options: argparse.Namespace) -> int:
         if not wanted - results.deaths:
             break
         results.take("lives", seed, lambda s: _lives(s, options.results.parent, results))
+    for seed in seeds[: options.commands]:
+        results.take("commands", seed, lambda s: commands.run_seed(s, options.results.parent))
     for seed in seeds:
         if results.deaths["mounted"] >= options.mounted:
             break
-        results.take("mounted", seed, lambda s: killed.run_seed(s, rare=results.rare()))
+        results.take("mounted", seed, lambda s: killed.run_seed(s, rare=results.rare(POINTS)))
     results.summarize()
     return 1 if results.violations else 0
 
@@ -111,9 +115,9 @@ class Results:
         self.ages_s += line["ages_s"]
         self.violations += line["violations"]
 
-    def rare(self) -> list[str]:
+    def rare(self, names: Iterable[str] = NAMES) -> list[str]:
         """Places at which nobody has died yet."""
-        return [name for name in NAMES if not self.points[name]]
+        return [name for name in names if not self.points[name]]
 
     def summarize(self) -> None:
         write = sys.stdout.write

@@ -29,7 +29,7 @@ from tests.crashes.lives import INTERVAL_S, Death, Found, Kind, Life, Plan, exam
 from tests.crashes.machine import BUCKETS, Machine, new_machine
 from tests.crashes.story import Begun, Ended, Story, age_of_loss, uptime_at
 from tests.doubles.journal import Put
-from tests.system.history import SMALL_SIZES, History, renumbered
+from tests.system.history import SMALL_SIZES, WITH_SNAPSHOTS, History, renumbered
 from tests.system.oracle import go_on
 from tests.volume.support import PASSPHRASE
 
@@ -106,7 +106,7 @@ class _Chain:
         with machine.on():
             await machine.make_volume()
             _, self._ring = await read_volume({name: machine.bucket(name) for name in BUCKETS}, PASSPHRASE)
-        story = Story(History(f"{self._seed}-0", sizes=SMALL_SIZES))
+        story = Story(History(f"{self._seed}-0", sizes=SMALL_SIZES, weights=WITH_SNAPSHOTS))
         for life in range(lives):
             survivor = await self._live(machine, story, f"{self._seed}-{life}")
             if survivor is None:
@@ -175,8 +175,7 @@ class _Chain:
         try:
             found = await examined(machine, death, drained=drained)
         except Exception as error:
-            cause = first_cause(error) if isinstance(error, ExceptionGroup) else error
-            self._violates(death, f"cannot be opened and read: {cause!r}")
+            self._violates(death, unopened(error))
             return machine, None
         complaint = found.complaint or self._aged(death, plan, found)
         if complaint:
@@ -192,13 +191,7 @@ class _Chain:
         return f"the recovered moment is {age:.1f} s old" if age > AGE_LIMIT_S else ""
 
     def _violates(self, death: Death, complaint: str) -> None:
-        self._keep.mkdir(parents=True, exist_ok=True)
-        file = self._keep / f"{death.seed}.death"
-        file.write_bytes(pickle.dumps(death))
-        at = f" at {death.point!r}" if death.point else ""
-        self._outcome.violations.append(
-            f"{death.kind}{at}: {complaint}; python -m tests.crashes --replay {file}"
-        )
+        self._outcome.violations.append(kept_death(self._keep, death, complaint))
 
 
 def _carried_on(machine: Machine, death: Death, found: Found) -> Story:
@@ -215,6 +208,21 @@ def _carried_on(machine: Machine, death: Death, found: Found) -> Story:
     if death.kind == "cut":
         story.answer(machine.journal, story.ask(machine.journal, "everything", story.length))
     return story
+
+
+def unopened(error: Exception) -> str:
+    """What is to be said of a volume that was not there any more."""
+    cause = first_cause(error) if isinstance(error, ExceptionGroup) else error
+    return f"cannot be opened and read: {cause!r}"
+
+
+def kept_death(keep: Path, death: Death, complaint: str) -> str:
+    """What is to be said of a death that violates something; it is kept, to be replayed."""
+    keep.mkdir(parents=True, exist_ok=True)
+    file = keep / f"{death.seed}.death"
+    file.write_bytes(pickle.dumps(death))
+    at = f" at {death.point!r}" if death.point else ""
+    return f"{death.kind}{at}: {complaint}; python -m tests.crashes --replay {file}"
 
 
 def replay(file: Path) -> Found:

@@ -23,16 +23,18 @@ from objfs.app.engine import Engine
 from objfs.backends.wrappers.faults import Fault, Gone, Slow
 from objfs.errors import BucketError, StaleHandle
 from objfs.model import Code, Ino
+from tests.crashes.curator import Curator, everything
 from tests.crashes.hands import ROOT_USER, Hands
 from tests.crashes.machine import BUCKETS, SETTINGS, Machine, machine_of
-from tests.crashes.story import Begun, Ended, Story, uptime_at, witness
+from tests.crashes.story import Begun, Ended, Promise, Story, uptime_at, witness
 from tests.doubles.disk import Tree as Disk
 from tests.doubles.disk import cut_power, kept, objects
 from tests.doubles.journal import Deleted, Journal, Marked, Put, Record
 from tests.doubles.recorded_bucket import filled
 from tests.system import oracle
-from tests.system.history import Tree
+from tests.system.history import OF_SNAPSHOTS, Operation, Tree
 from tests.system.oracle import Verdict, Witness
+from tests.system.past import live
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ CODES = (Code(2, 1), Code(1, 2), Code(1, 1))
 """Each bears the loss of one of the three buckets."""
 RECODING = 0.4
 """The share of lives in which the code of the volume changes again and again."""
+WAITED_FOR = 0.5
+"""The share of snapshots taken or dropped that must come to the buckets."""
 BESIDE = 0.08
 """The share of steps at which something is asked for beside the history."""
 LONG_LIFE_S = 7.0
@@ -122,9 +126,14 @@ class Life:
                 beside.start_soon(self._recode, engine)
             with trio.move_on_after(self._plan.seconds):
                 while True:
-                    await self._step(hands)
+                    operation = self._story.history.next()
+                    await step(engine, hands, self._story, self._journal)
+                    if operation.synchronous and self._plan.fsync == "bucket":
+                        self._answered("buckets")
                     if self._random.random() < BESIDE:
                         self._ask(engine, hands, beside)
+                    if operation.verb in ("snapshot", "drop") and self._random.random() < WAITED_FOR:
+                        self._flush(engine, beside)
                     await trio.sleep(self._random.uniform(0, 2 * self._plan.pace_s))
             beside.cancel_scope.cancel()
         hands.let_go()
@@ -139,17 +148,10 @@ class Life:
             except BucketError as error:
                 log.info("code not changed: %s", error)
 
-    async def _step(self, hands: Hands) -> None:
-        story, journal = self._story, self._journal
-        before = story.history.trees[-1]
-        operation = story.history.next()
-        story.mark(journal, Begun(story.length))
-        with trio.CancelScope(shield=True):
-            await hands.perform(operation)
-        durable = before[operation.name].number if operation.synchronous else None
-        story.mark(journal, Ended(story.length, durable))
-        if operation.synchronous and self._plan.fsync == "bucket":
-            story.answer(journal, story.ask(journal, "buckets", story.length))
+    def _answered(self, promise: Promise) -> None:
+        """Of everything until now, and at once."""
+        story = self._story
+        story.answer(self._journal, story.ask(self._journal, promise, story.length))
 
     # --- beside the history --------------------------------------------------------------
 
@@ -157,7 +159,9 @@ class Life:
         """Asked now, answered some time: what is written meanwhile is no part of it."""
         story, journal = self._story, self._journal
         files = [
-            (path, thing) for path, thing in sorted(story.history.trees[-1].items()) if thing.kind == "f"
+            (path, thing)
+            for path, thing in sorted(live(story.history.trees[-1]).items())
+            if thing.kind == "f"
         ]
         what = self._random.choice(("file", "file", "everything", "buckets"))
         if what == "file" and files:
@@ -167,7 +171,11 @@ class Life:
         elif what == "everything":
             beside.start_soon(self._wait, engine.fs.sync, story.ask(journal, "everything", story.length))
         elif what == "buckets":
-            beside.start_soon(self._wait, engine.flush, story.ask(journal, "buckets", story.length))
+            self._flush(engine, beside)
+
+    def _flush(self, engine: Engine, beside: trio.Nursery) -> None:
+        question = self._story.ask(self._journal, "buckets", self._story.length)
+        beside.start_soon(self._wait, engine.flush, question)
 
     async def _fsync(self, engine: Engine, ino: Ino, question: int) -> None:
         try:
@@ -180,10 +188,31 @@ class Life:
     async def _wait(self, promised: Callable[[], Awaitable[None]], question: int) -> None:
         try:
             await promised()
-        except BucketError as error:
+        except (BucketError, StaleHandle) as error:
             log.info("question %d has no answer: %s", question, error)
         else:
             self._story.answer(self._journal, question)
+
+
+async def step(engine: Engine, hands: Hands, story: Story, journal: Journal) -> None:
+    """Performs the last operation of the history, between its marks.  A restore is durable here when it
+    returns."""
+    history = story.history
+    operation, before = history.operations[-1], history.trees[-2]
+    story.mark(journal, Begun(story.length, operation.verb))
+    with trio.CancelScope(shield=True):
+        await _performed(engine, hands, operation)
+    durable = before[operation.name].number if operation.synchronous else None
+    story.mark(journal, Ended(story.length, durable))
+    if operation.verb == "restore":
+        story.answer(journal, story.ask(journal, "rows", story.length))
+
+
+async def _performed(engine: Engine, hands: Hands, operation: Operation) -> None:
+    if operation.verb in OF_SNAPSHOTS:
+        await Curator(engine).perform(operation)
+    else:
+        await hands.perform(operation)
 
 
 # --- dying -----------------------------------------------------------------------------------
@@ -250,9 +279,11 @@ async def examined(machine: Machine, death: Death, *, drained: bool = False) -> 
         if lost:
             await machine.attach(without={death.without})
         async with machine.mounted(force=lost) as engine:
-            tree = await Hands(engine.fs).tree()
+            tree = await everything(engine)
             damage = engine.table.check()
             if drained:
+                await engine.snapshots.clear()
+                damage = damage or engine.table.check()
                 await engine.finish()
     verdict = JUDGES[death.kind](death.story.history, death.witness(), tree)
     if damage:

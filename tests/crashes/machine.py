@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -62,6 +62,8 @@ SETTINGS = VolumeSettings(
     delete_grace=0.0,
     compact_rate=0,
 )
+ALONE = replace(SETTINGS, checkpoint_interval=3600.0, lease_interval=3600.0)
+"""Nothing happens that is not asked for."""
 
 
 @contextmanager

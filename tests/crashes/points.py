@@ -13,15 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from objfs.store import layout
+from tests.crashes.story import Begun
 from tests.doubles.journal import (
     Cut,
     Deleted,
     Journal,
     Made,
+    Marked,
     Put,
     Record,
     Removed,
     Renamed,
+    SyncBegan,
     SyncEnded,
     Written,
 )
@@ -93,8 +96,21 @@ POINTS: Mapping[str, OnDisk | InBucket] = {
 BEFORE = tuple(name for name, point in POINTS.items() if isinstance(point, InBucket) and point.before)
 BASE_REWRITE = "base rewritten"
 """The last shard of a blob of a new base; which puts these are is told by a later manifest."""
-NAMES = (*POINTS, BASE_REWRITE)
+COMMANDS = {
+    "snapshot": "snapshot create",
+    "drop": "snapshot delete",
+    "prune": "snapshot prune",
+    "restore": "snapshot restore",
+}
+"""Verb of a history -> what people call it."""
+STAGES = ("half in the log", "in the log", "synced", "at one bucket", "at two buckets")
+"""Of each command: its transaction, then the next sync of the log, then the next manifest.  Which records
+these are is told by the mark before them, so a mount that dies by itself knows none of them."""
+COMMAND_POINTS = tuple(f"{command}: {stage}" for command in COMMANDS.values() for stage in STAGES)
+NAMES = (*POINTS, BASE_REWRITE, *COMMAND_POINTS)
 HOME = "home/vol/"
+FRAME_HEADER = 24
+"""Bytes."""
 
 
 class Watcher:
@@ -122,10 +138,12 @@ def places(records: Sequence[Record], start: int, bases: Callable[[Put], set[byt
     blobs of the base that a manifest names."""
     found: dict[str, list[int]] = defaultdict(list)
     journal, watcher = Journal(keep=False), Watcher()
-    rewrites = _Rewrites(bases)
+    rewrites, commands = _Rewrites(bases), _Commands()
     for at, record in enumerate(records):
         for name in watcher.names(record, journal):
             found[name].append(at if name in BEFORE else at + 1)
+        for name in commands.names(record, journal):
+            found[name].append(at + 1)
         journal.follow(record)
         if isinstance(record, Put):
             found[BASE_REWRITE] += rewrites.ended(record, at + 1)
@@ -150,6 +168,60 @@ class _Rewrites:
         new = self._bases(record) - self._known
         self._known |= new
         return sorted(self._last_shard[uuid] for uuid in new if uuid in self._last_shard)
+
+
+class _Commands:
+    """At which stage of the last command each record is."""
+
+    def __init__(self) -> None:
+        self._command = ""
+        self._commit_begun = False
+        self._left: list[str] = []
+        self._sync = 0
+        self._manifest = ""
+
+    def names(self, record: Record, journal: Journal) -> list[str]:
+        if isinstance(record, Marked):
+            self._begin(record.what)
+        stage = self._stage(record, journal) if self._left else ""
+        return [f"{self._command}: {stage}"] if stage else []
+
+    def _begin(self, what: object) -> None:
+        if isinstance(what, Begun) and what.verb in COMMANDS:
+            self._command, self._left = COMMANDS[what.verb], list(STAGES)
+            self._commit_begun, self._sync, self._manifest = False, 0, ""
+
+    def _stage(self, record: Record, journal: Journal) -> str:
+        match record, self._left[0]:
+            case Written(), "half in the log" | "in the log" if _is_log(record, journal):
+                return self._written(record)
+            case SyncBegan(sync), "synced" if not self._sync and _is_log(record, journal):
+                self._sync = sync
+            case SyncEnded(sync), "synced" if sync == self._sync:
+                return self._left.pop(0)
+            case Put(key=key), "at one bucket" if key.startswith(layout.MANIFEST_PREFIX):
+                self._manifest = key
+                return self._left.pop(0)
+            case Put(key=key), "at two buckets" if key == self._manifest:
+                return self._left.pop(0)
+        return ""
+
+    def _written(self, record: Written) -> str:
+        """The page after the header of a frame that ends a transaction is the last of it."""
+        if self._commit_begun:
+            self._left = list(STAGES[2:])
+            return "in the log"
+        self._commit_begun = _ends_transaction(record)
+        return self._left.pop(0) if self._left[0] == "half in the log" else ""
+
+
+def _ends_transaction(record: Written) -> bool:
+    """Whether it is the header of a commit frame: SQLite's file format, section 4.1."""
+    return len(record.data) == FRAME_HEADER and record.data[4:8] != bytes(4)
+
+
+def _is_log(record: Written | SyncBegan, journal: Journal) -> bool:
+    return record.number is not None and journal.path_of(record.number).endswith("/meta.db-wal")
 
 
 def _is_at(point: OnDisk | InBucket, record: Record, path: str | None, nth: int) -> bool:

@@ -22,7 +22,8 @@ LONGEST_TICK_S = 0.05
 LOCAL_AGE_S = 5.0
 """What I1 says of data that nobody fsynced."""
 
-Promise: TypeAlias = Literal["file", "everything", "buckets"]
+Promise: TypeAlias = Literal["file", "rows", "everything", "buckets"]
+"""``rows``: names, attributes, snapshots, and which bytes a file shows, but not the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Begun:
     """Operation ``number``, counted from 1, is under way."""
 
     number: int
+    verb: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """For a promise about a file, everything on this machine, or the buckets; ``ended`` operations had."""
+    """For a promise about a file, all rows, everything on this machine, or the buckets; ``ended`` operations
+    had."""
 
     question: int
     promise: Promise
@@ -97,15 +100,23 @@ class Story:
 
 
 def witness(records: Iterable[Record], died: float) -> Witness:
-    """What had been acknowledged by records; ``died`` is the uptime at the death."""
+    """What had been acknowledged by records; ``died`` is the uptime at the death.
+
+    A restore brings back bytes that may be on no disk yet: what was vouched for of one file before it says
+    nothing of it any more.
+    """
     found = Witness()
     asked: dict[int, Asked] = {}
+    restored = 0
     for record in records:
         if not isinstance(record, Marked):
             continue
         match record.what:
-            case Begun(number):
+            case Begun(number, verb):
                 found.begun = number
+                if verb == "restore":
+                    found.durable.clear()
+                    restored = number
             case Ended(number, durable):
                 found.ended = number
                 found.old = number if record.at <= died - LOCAL_AGE_S else found.old
@@ -114,20 +125,20 @@ def witness(records: Iterable[Record], died: float) -> Witness:
             case Asked(question):
                 asked[question] = record.what
             case Answered(question):
-                _promised(found, asked[question])
+                _promised(found, asked[question], restored)
     found.begun = max(found.begun, found.ended)
     return found
 
 
-def _promised(found: Witness, asked: Asked) -> None:
+def _promised(found: Witness, asked: Asked, restored: int) -> None:
+    """What is in the buckets is on this machine, too: it never falls behind them."""
+    found.local = max(found.local, asked.ended)
+    if asked.promise == "file" and asked.ended >= restored:
+        found.durable[asked.file] = max(found.durable.get(asked.file, 0), asked.ended)
+    if asked.promise in ("everything", "buckets"):
+        found.old = max(found.old, asked.ended)
     if asked.promise == "buckets":
         found.flushed = max(found.flushed, asked.ended)
-        return
-    found.local = max(found.local, asked.ended)
-    if asked.promise == "file":
-        found.durable[asked.file] = max(found.durable.get(asked.file, 0), asked.ended)
-    else:
-        found.old = max(found.old, asked.ended)
 
 
 def uptime_at(records: Iterable[Record]) -> float:

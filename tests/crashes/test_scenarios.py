@@ -6,13 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.crashes.hands import Hands
-from tests.crashes.machine import SETTINGS, Machine, machine_of, new_machine
+from tests.crashes.machine import ALONE, Machine, machine_of, new_machine
 from tests.doubles.disk import Tree, certain, kept
 from tests.doubles.journal import Journal
 from tests.system.history import Operation
-
-ALONE = replace(SETTINGS, checkpoint_interval=3600.0, lease_interval=3600.0)
-"""Nothing happens that is not asked for."""
 
 
 async def machine_with(root: Path, *operations: Operation) -> Machine:

@@ -102,10 +102,12 @@ class Database:
 
 @dataclass(frozen=True)
 class Repository:
-    """Commits.  git does not sync the directory in which a branch gets its new value, so that is done after
-    each."""
+    """Commits, and after every so many of them ``tidy``.  git does not sync the directory in which a branch
+    gets its new value, so that is done after each."""
 
     commits: int = 10
+    every: int = 5
+    tidy: tuple[str, ...] = ("repack", "-a", "-d", "--quiet")
 
     @property
     def name(self) -> str:
@@ -126,8 +128,8 @@ class Repository:
             _git(root, "commit", "--quiet", "--message", f"{number}")
             _sync_directory(root / ".git" / "refs" / "heads")
             say(number)
-            if number == self.commits // 2:
-                _git(root, "repack", "-a", "-d", "--quiet")
+            if number % self.every == 0:
+                _git(root, *self.tidy)
 
     def complaint(self, root: Path, acknowledged: int) -> str:
         checked = subprocess.run(

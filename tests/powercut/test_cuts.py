@@ -22,7 +22,7 @@ def small(program: Program) -> Program:
     if isinstance(program, Database):
         return replace(program, transactions=20)
     assert isinstance(program, Repository)
-    return replace(program, commits=3)
+    return replace(program, commits=3, every=2)
 
 
 SMALL = tuple(map(small, PROGRAMS))

@@ -4,6 +4,8 @@ Owns the operations that the tests of crashes and lost machines use, what each d
 come next.  All of it is pure: a tree is a mapping that nobody changes, so that those after every operation
 can be kept side by side.  Who performs operations: ``tests.system.performing`` on a directory,
 ``tests.crashes.hands`` on a file system without a mount.
+
+A tree may have snapshots (``tests.system.past``); only who can take them asks for them (``WITH_SNAPSHOTS``).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
+
+from tests.system.past import MOMENTS, PAST, UNDO, apart, live, moments, parts, without
 
 FOLDERS = (b"d1", b"d2", b"d3")
 NAMES = (*(b"f%d" % number for number in range(9)), b"\xff\xfe odd")
@@ -25,8 +29,8 @@ SMALL_SIZES = (1, 100, 4096, 20_000, 70_000, 150_000)
 
 
 class Thing(NamedTuple):
-    """A file, directory or symbolic link: ``kind`` is ``f``, ``d`` or ``l``, ``content`` also a link's
-    target."""
+    """A file, directory, symbolic link or snapshot: ``kind`` is ``f``, ``d``, ``l`` or ``s``; ``content`` is
+    also a link's target."""
 
     number: int
     kind: str
@@ -126,6 +130,41 @@ def _nothing(_tree: dict[bytes, Thing], _op: Operation) -> None:
     """What only makes durable."""
 
 
+def _snapshot(tree: dict[bytes, Thing], op: Operation) -> None:
+    _name_moment(tree, op.name, op.fill)
+
+
+def _name_moment(tree: dict[bytes, Thing], name: bytes, moment: int) -> None:
+    now, top = live(tree), PAST + name
+    tree[top] = Thing(apart(0, moment), "s", 0)
+    for path, thing in now.items():
+        tree[top + b"/" + path] = thing._replace(number=apart(thing.number, moment))
+
+
+def _drop(tree: dict[bytes, Thing], op: Operation) -> None:
+    rest = without(tree, op.name)
+    for path in tree.keys() - rest.keys():
+        del tree[path]
+
+
+def _prune(tree: dict[bytes, Thing], op: Operation) -> None:
+    """``length`` of the newest stay."""
+    names = moments(tree)
+    for name in names[: len(names) - op.length]:
+        _drop(tree, Operation("drop", name))
+
+
+def _restore(tree: dict[bytes, Thing], op: Operation) -> None:
+    """All of it; ``other`` is the snapshot that undoes it, if any."""
+    if op.other:
+        _name_moment(tree, op.other, op.fill)
+    for path in live(tree):
+        del tree[path]
+    below = PAST + op.name + b"/"
+    for path, thing in [item for item in tree.items() if item[0].startswith(below)]:
+        tree[path.removeprefix(below)] = thing._replace(number=parts(thing.number)[1])
+
+
 _EFFECTS = {
     "create": _create,
     "mkdir": _mkdir,
@@ -139,23 +178,17 @@ _EFFECTS = {
     "chmod": _chmod,
     "attribute": _attribute,
     "fsync": _nothing,
+    "snapshot": _snapshot,
+    "drop": _drop,
+    "prune": _prune,
+    "restore": _restore,
 }
 
 
 # --- which may come next ---------------------------------------------------------------------
 
 
-def chosen(generator: random.Random, tree: Tree, number: int, sizes: Sequence[int] = SIZES) -> Operation:
-    """A random operation that is valid for the tree; ``number`` is another for each of a history."""
-    verbs, weights = zip(*_WEIGHTS.items(), strict=True)
-    while True:
-        verb = generator.choices(verbs, weights)[0]
-        operation = _candidate(generator, tree, verb, number, sizes)
-        if operation is not None:
-            return operation
-
-
-_WEIGHTS = {
+WEIGHTS: Mapping[str, int] = {
     "create": 6,
     "mkdir": 1,
     "symlink": 1,
@@ -169,6 +202,41 @@ _WEIGHTS = {
     "attribute": 1,
     "fsync": 4,
 }
+OF_SNAPSHOTS: Mapping[str, int] = {"snapshot": 4, "drop": 2, "restore": 2, "prune": 0}
+"""A prune waits for the buckets, and a history for nothing."""
+WITH_SNAPSHOTS = {**WEIGHTS, **OF_SNAPSHOTS}
+
+
+def chosen(
+    generator: random.Random,
+    tree: Tree,
+    number: int,
+    sizes: Sequence[int] = SIZES,
+    weights: Mapping[str, int] = WEIGHTS,
+) -> Operation:
+    """A random operation that is valid for the tree; ``number`` is another for each of a history."""
+    now = live(tree)
+    while True:
+        verb = generator.choices(list(weights), list(weights.values()))[0]
+        if verb in OF_SNAPSHOTS:
+            operation = _some_moment(generator, tree, verb, number)
+        else:
+            operation = _candidate(generator, now, verb, number, sizes)
+        if operation is not None:
+            return operation
+
+
+def _some_moment(generator: random.Random, tree: Tree, verb: str, number: int) -> Operation | None:
+    """One undo at a time is kept."""
+    taken = moments(tree)
+    if verb == "snapshot":
+        free = [name for name in MOMENTS if name not in taken]
+        return Operation(verb, generator.choice(free), fill=number) if free else None
+    known = [name for name in taken if verb == "drop" or name != UNDO]
+    if not known:
+        return None
+    undo = UNDO if verb == "restore" and UNDO not in taken else b""
+    return Operation(verb, generator.choice(known), undo, fill=number)
 
 
 def _candidate(
@@ -237,16 +305,27 @@ def _some_rename(generator: random.Random, tree: Tree) -> Operation | None:
 class History:
     """``trees[n]`` is the tree after ``n`` operations; ``operations[n]`` leads from there to the next."""
 
-    def __init__(self, seed: object, start: Tree | None = None, sizes: Sequence[int] = SIZES) -> None:
+    def __init__(
+        self,
+        seed: object,
+        start: Tree | None = None,
+        sizes: Sequence[int] = SIZES,
+        weights: Mapping[str, int] = WEIGHTS,
+    ) -> None:
         self._random = random.Random(repr(seed))
         self._sizes = sizes
+        self._weights = weights
         self.trees: list[Tree] = [start if start is not None else {}]
         self.operations: list[Operation] = []
-        self.next_number = 1 + max((thing.number for thing in self.trees[0].values()), default=0)
+        self.next_number = 1 + _highest(self.trees[0])
 
     def next(self) -> Operation:
         """One more operation, and the tree after it."""
-        operation = chosen(self._random, self.trees[-1], self.next_number, self._sizes)
+        tree, number = self.trees[-1], self.next_number
+        return self.do(chosen(self._random, tree, number, self._sizes, self._weights))
+
+    def do(self, operation: Operation) -> Operation:
+        """That one is the next."""
         self.next_number += 1
         self.operations.append(operation)
         self.trees.append(applied(self.trees[-1], operation))
@@ -265,7 +344,7 @@ class History:
         if found is not None:
             self.operations.append(Operation("fsync", b""))
             self.trees.append(found)
-            self.next_number += 1 + max((thing.number for thing in found.values()), default=0)
+            self.next_number += 1 + _highest(found)
 
 
 def same(one: Tree, other: Tree) -> bool:
@@ -285,9 +364,19 @@ def kind_of(mode: int) -> str:
 
 
 def renumbered(tree: Tree, first: int) -> Tree:
-    """The same tree with numbers from ``first`` on."""
-    ranks: dict[int, int] = {}
-    return {
-        path: thing._replace(number=first + ranks.setdefault(thing.number, len(ranks)))
-        for path, thing in tree.items()
-    }
+    """The same tree with numbers from ``first`` on, and moments, too."""
+    ranks: dict[tuple[str, int], int] = {}
+
+    def fresh(kind: str, number: int) -> int:
+        return first + ranks.setdefault((kind, number), len(ranks))
+
+    def again(number: int) -> int:
+        moment, plain = parts(number)
+        return apart(fresh("thing", plain), fresh("moment", moment)) if moment else fresh("thing", plain)
+
+    return {path: thing._replace(number=again(thing.number)) for path, thing in tree.items()}
+
+
+def _highest(tree: Tree) -> int:
+    """Number of a thing or a moment."""
+    return max((max(parts(thing.number)) for thing in tree.values()), default=0)

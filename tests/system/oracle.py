@@ -11,6 +11,9 @@ that was found; it says at which prefix of the history that tree stands, or what
   fsync of anything has vouched for (all rows are in one log), or than are five seconds old.  Of each file,
   every byte as it was at some time since the last fsync of that file, or since five seconds ago: never a
   zero that was not written (I1).
+
+Snapshots are a part of the tree, so all of this is said of them as well; and after a power cut one that
+nothing has vouched for is there to the byte, or not at all.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tests.system.history import History, Operation, Thing, Tree, applied, same
+from tests.system.past import PAST, moments, without
 
 
 @dataclass(slots=True)
@@ -27,8 +31,8 @@ class Witness:
 
     ``ended``: had returned; ``begun``: had begun, one more at most.  ``durable``: of each file, how many
     had ended when the last fsync of it that returned was asked for; ``local``: the same of any file;
-    ``old``: had ended five seconds ago.  ``flushed``: had ended when the last flush to the buckets that
-    returned was asked for.
+    ``old``: had ended five seconds ago, or when something that returned was asked to make all of it safe.
+    ``flushed``: had ended when the last flush to the buckets that returned was asked for.
     """
 
     ended: int = 0
@@ -127,18 +131,39 @@ def after_power_cut(history: History, witness: Witness, found: Tree) -> Verdict:
     complaint = ""
     outline = _without_content(found)
     for prefix in range(witness.begun, least - 1, -1):
-        if not same(_without_content(history.trees[prefix]), outline):
+        wanted = _less_torn(history.trees[prefix], history.trees[witness.old], found)
+        if not same(_without_content(wanted), outline):
             continue
-        wrong = _implausible(history, witness, prefix, found)
+        wrong = _changed_past(wanted, found) or _implausible(history, witness, prefix, found)
         if not wrong:
-            return Verdict(prefix, exact=same(history.trees[prefix], found))
+            return Verdict(prefix, exact=same(wanted, found))
         complaint = complaint or f"names as after {prefix} operations, but {wrong}"
     return Verdict(None, complaint) if complaint else _refuse(history, least, witness.begun, found)
 
 
+def _less_torn(wanted: Tree, safe: Tree, found: Tree) -> Tree:
+    """The tree without the snapshots that may have been lost and were."""
+    for name in moments(wanted):
+        top = PAST + name
+        if top not in found and safe.get(top) != wanted[top]:
+            wanted = without(wanted, name)
+    return wanted
+
+
+def _changed_past(wanted: Tree, found: Tree) -> str:
+    """What of a snapshot is not as it was."""
+    changed = (
+        path
+        for path, thing in wanted.items()
+        if path.startswith(PAST) and thing.content != found[path].content
+    )
+    path = next(changed, None)
+    return "" if path is None else f"{path!r} is not what it was then"
+
+
 def _implausible(history: History, witness: Witness, prefix: int, found: Tree) -> str:
     for path, thing in history.trees[prefix].items():
-        if thing.kind != "f":
+        if thing.kind != "f" or path.startswith(PAST):
             continue
         since = min(prefix, max(witness.durable.get(thing.number, 0), witness.old))
         states = contents(history.trees[since : witness.begun + 1], thing.number)
