@@ -32,10 +32,10 @@ mount: packages $(VENV)/.stamp ## install what is missing, make volume "default"
 umount: $(VENV)/.stamp ## drain and unmount what `make mount` mounted
 	@"$(OBJFS)" umount "$(DIR)"
 
-# What npm fetches comes while ruff and mypy look.
+# What npm fetches comes while ruff and mypy look.  Not $(MAKE): with it `make -n` would run all of it.
 test: packages test-packages $(VENV)/.stamp-dev ## install what the tests need and run everything
 	@contrib/setup/install-azurite.sh $(VENV)/azurite & azurite=$$!
-	$(MAKE) --no-print-directory check
+	make --no-print-directory check
 	wait $$azurite
 	$(BIN)/python -bb -m pytest $(ARGS)
 

@@ -154,7 +154,7 @@ class GSBucket:
         if self._settings.tags:
             blob.metadata = dict(self._settings.tags)
         try:
-            # The server compares the checksum before the object begins to exist.
+            # The server compares the checksum before there is an object; over 8 MiB the SDK does, afterwards.
             blob.upload_from_string(data, "application/octet-stream", checksum="crc32c", **condition, **_ASK)
         except NotFound as failure:
             raise NoSuchBucket(f"{self.url}: there is no such bucket") from failure

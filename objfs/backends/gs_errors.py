@@ -64,7 +64,7 @@ def translate(failure: Exception, where: str) -> BucketError:
     """The error of our own tree; ``where`` names bucket, operation and object."""
     if isinstance(failure, GoogleAPICallError):
         return _answered(failure, where)
-    if isinstance(failure, TransportError):
+    if isinstance(failure, GoogleAuthError) and (isinstance(failure, TransportError) or failure.retryable):
         return Unreachable(f"{where}: no way to Google's tokens: {failure}")
     if isinstance(failure, GoogleAuthError):
         return Refused(f"{where}: {failure} ({HINTS[401]})")

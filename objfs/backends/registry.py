@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 from objfs.backends.base import Bucket, Capabilities
 from objfs.backends.url import BucketURL, parse_text
-from objfs.errors import BadSetting, MalformedURL, UsageError
+from objfs.errors import BadSetting, BucketError, MalformedURL
 
 __all__ = ["SCHEMES", "BucketURL", "Scheme", "capabilities", "open_bucket", "parse_url"]
 
@@ -88,7 +88,7 @@ def open_bucket(url: str, options: Mapping[str, str]) -> Bucket:
     """The bucket behind a URL, without wrappers and without a request.
 
     ``options`` belong to this machine; they override the URL's parameters.  Raises MalformedURL,
-    BadSetting for an unknown or impossible option, UsageError naming the extra to install where the
+    BadSetting for an unknown or impossible option, BucketError naming the extra to install where the
     library of a cloud is missing.
     """
     parsed = parse_url(url)
@@ -112,9 +112,8 @@ def _opener(name: str, scheme: Scheme) -> _Opener:
         if scheme.extra is None:
             raise
         how = f"pip install 'objfs[{scheme.extra}]'"
-        raise UsageError(
-            f"{name}:// needs a library that is not installed ({missing.name}): {how}"
-        ) from missing
+        what = f"{name}:// needs a library that is not installed ({missing.name}): {how}"
+        raise BucketError(what) from missing
 
 
 def _scheme(url: BucketURL) -> Scheme:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from objfs.app.buckets import open_place
+from objfs.app.buckets import open_place, opened
 from objfs.backends.memory import SHARED
 from objfs.backends.wrappers.concurrency import ConcurrencyBucket
 from objfs.backends.wrappers.throttle import ThrottleBucket
 from objfs.backends.wrappers.wrapper import Wrapper
 from objfs.errors import BadSetting
+from objfs.volume.local import BucketPlace
 from objfs.volume.settings import VolumeSettings
 
 
@@ -44,3 +47,15 @@ def test_a_bucket_may_have_connections_of_its_own() -> None:
 def test_what_is_no_bandwidth_is_refused(value: str) -> None:
     with pytest.raises(BadSetting, match="bandwidth: must be bytes"):
         open_place(b"", "mem://one-bucket", {"bandwidth": value}, VolumeSettings())
+
+
+async def test_a_cloud_whose_library_is_missing_leaves_the_other_buckets(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(sys.modules, "objfs.backends.gs", raising=False)
+    monkeypatch.setitem(sys.modules, "google.cloud", None)
+    places = [BucketPlace(b"1" * 16, "gs://bucket", {}), BucketPlace(b"2" * 16, "mem://one-bucket", {})]
+    async with opened(places, VolumeSettings()) as buckets:
+        assert list(buckets) == [b"2" * 16]
+    SHARED.remove("one-bucket")
+    assert "pip install 'objfs[gs]'" in caplog.text

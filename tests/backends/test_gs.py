@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from gcp_storage_emulator.server import RequestHandler
 from google.api_core.exceptions import from_http_status
+from google.auth.exceptions import RefreshError, TransportError
 
 from objfs.backends.base import Bucket, Remarkable
 from objfs.backends.gs_errors import translate
@@ -268,6 +270,20 @@ def test_each_answer_has_its_error(status: int, reason: str, expected: type[Buck
     assert type(told) is expected
     assert str(told).startswith(f"gs://bucket: put label: {status} {reason}")
     assert "why" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (TransportError("no way"), Unreachable),
+        (RefreshError("come back", retryable=True), Unreachable),
+        (RefreshError("invalid_grant"), Refused),
+        (requests.ReadTimeout("20 s"), TimedOut),
+        (requests.ConnectionError("reset"), Unreachable),
+    ],
+)
+def test_what_is_no_answer_has_its_error(failure: Exception, expected: type[BucketError]) -> None:
+    assert type(translate(failure, "gs://bucket: put label")) is expected
 
 
 def test_a_refusal_says_what_to_do() -> None:

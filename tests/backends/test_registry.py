@@ -13,7 +13,7 @@ from objfs.backends.gs import GSBucket
 from objfs.backends.memory import SHARED, MemoryBucket
 from objfs.backends.registry import SCHEMES, BucketURL, capabilities, open_bucket, parse_url
 from objfs.backends.s3 import S3Bucket
-from objfs.errors import BadSetting, MalformedURL, UsageError
+from objfs.errors import BadSetting, BucketError, MalformedURL
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_a_library_that_is_missing_is_named_with_its_extra(
     for name in [name for name in sys.modules if name.startswith((library, f"objfs.backends.{url[:2]}"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(UsageError, match=rf"{url[:5]} needs .*pip install 'objfs\[{url[:2]}\]'"):
+    with pytest.raises(BucketError, match=rf"{url[:5]} needs .*pip install 'objfs\[{url[:2]}\]'"):
         open_bucket(url, {})
 
 
