@@ -32,8 +32,12 @@ mount: packages $(VENV)/.stamp ## install what is missing, make volume "default"
 umount: $(VENV)/.stamp ## drain and unmount what `make mount` mounted
 	@"$(OBJFS)" umount "$(DIR)"
 
-test: packages test-packages $(VENV)/.stamp-dev check ## install what the tests need and run everything
-	@$(BIN)/python -bb -m pytest $(ARGS)
+# What npm fetches comes while ruff and mypy look.  Not $(MAKE): with it `make -n` would run all of it.
+test: packages test-packages $(VENV)/.stamp-dev ## install what the tests need and run everything
+	@contrib/setup/install-azurite.sh $(VENV)/azurite & azurite=$$!
+	make --no-print-directory check
+	wait $$azurite
+	$(BIN)/python -bb -m pytest $(ARGS)
 
 check: $(VENV)/.stamp-dev ## ruff and mypy
 	@$(BIN)/ruff check .

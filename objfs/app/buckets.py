@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -19,11 +19,14 @@ from objfs.backends.registry import open_bucket
 from objfs.backends.wrappers.metrics import Metrics
 from objfs.errors import BadSetting, BucketError
 from objfs.volume.config import BucketPlace
-from objfs.volume.settings import VolumeSettings
+from objfs.volume.settings import VolumeSettings, parse_value
 
 log = logging.getLogger(__name__)
 
 CLOSE_S = 5.0
+
+OF_ONE_BUCKET = ("bandwidth", "connections", "request_timeout")
+"""Settings that the options of a bucket may give another value for it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,10 @@ def bucket_settings(settings: VolumeSettings) -> BucketSettings:
 def open_place(uuid: bytes, url: str, options: Mapping[str, str], settings: VolumeSettings) -> OpenBucket:
     """Raises MalformedURL, BadSetting, BucketError."""
     metrics = Metrics()
-    plain = open_bucket(url, options)
-    return OpenBucket(uuid, plain.url, compose(plain, bucket_settings(settings), metrics), metrics)
+    own = {name: parse_value(name, name, options[name]) for name in OF_ONE_BUCKET if name in options}
+    plain = open_bucket(url, {name: value for name, value in options.items() if name not in own})
+    used = bucket_settings(replace(settings, **own))  # type: ignore[arg-type]  # parse_value checks each
+    return OpenBucket(uuid, plain.url, compose(plain, used, metrics), metrics)
 
 
 @asynccontextmanager

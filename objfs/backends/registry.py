@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 from objfs.backends.base import Bucket, Capabilities
 from objfs.backends.url import BucketURL, parse_text
-from objfs.errors import BadSetting, MalformedURL
+from objfs.errors import BadSetting, BucketError, MalformedURL
 
 __all__ = ["SCHEMES", "BucketURL", "Scheme", "capabilities", "open_bucket", "parse_url"]
 
@@ -21,12 +21,14 @@ __all__ = ["SCHEMES", "BucketURL", "Scheme", "capabilities", "open_bucket", "par
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """``module`` implements it; ``query`` are the parameters its URLs may have, ``options`` those
-    of this machine (credentials among them), which may also override the query."""
+    of this machine (credentials among them), which may also override the query; ``extra`` is what
+    brings the cloud's SDK where objfs itself does not."""
 
     module: str
     capabilities: Capabilities
     query: frozenset[str] = frozenset()
     options: frozenset[str] = frozenset()
+    extra: str | None = None
 
 
 class _Opener(Protocol):
@@ -49,9 +51,24 @@ SCHEMES: Mapping[str, Scheme] = {
                 "sse",
                 "sse_kms_key",
                 "checksums",
+                "tags",
             }
         ),
         options=frozenset(["access_key", "secret_key", "session_token", "ca_bundle"]),
+    ),
+    "gs": Scheme(
+        "objfs.backends.gs",
+        Capabilities(True, False, "depends on the server"),
+        query=frozenset(["endpoint", "billing_project", "anonymous", "storage_class", "kms_key", "tags"]),
+        options=frozenset(["credentials_file", "ca_bundle"]),
+        extra="gs",
+    ),
+    "az": Scheme(
+        "objfs.backends.az",
+        Capabilities(True, False, "depends on the server"),
+        query=frozenset(["account", "endpoint", "tier", "encryption_scope", "tags"]),
+        options=frozenset(["account_key", "sas_token", "connection_string", "ca_bundle"]),
+        extra="az",
     ),
 }
 
@@ -71,7 +88,8 @@ def open_bucket(url: str, options: Mapping[str, str]) -> Bucket:
     """The bucket behind a URL, without wrappers and without a request.
 
     ``options`` belong to this machine; they override the URL's parameters.  Raises MalformedURL,
-    BadSetting for an unknown or impossible option.
+    BadSetting for an unknown or impossible option, BucketError naming the extra to install where the
+    library of a cloud is missing.
     """
     parsed = parse_url(url)
     scheme = _scheme(parsed)
@@ -79,13 +97,23 @@ def open_bucket(url: str, options: Mapping[str, str]) -> Bucket:
     if unknown:
         known = ", ".join(sorted(scheme.query | scheme.options)) or "none"
         raise BadSetting(f"{parsed.scheme}:// buckets have no option {unknown[0]!r}; known: {known}")
-    opener = cast("_Opener", importlib.import_module(scheme.module))
-    return opener.open_url(parsed, options)
+    return _opener(parsed.scheme, scheme).open_url(parsed, options)
 
 
 def capabilities(url: str) -> Capabilities:
     """What is known of this kind of bucket beforehand.  MalformedURL."""
     return _scheme(parse_text(url)).capabilities
+
+
+def _opener(name: str, scheme: Scheme) -> _Opener:
+    try:
+        return cast("_Opener", importlib.import_module(scheme.module))
+    except ModuleNotFoundError as missing:
+        if scheme.extra is None:
+            raise
+        how = f"pip install 'objfs[{scheme.extra}]'"
+        what = f"{name}:// needs a library that is not installed ({missing.name}): {how}"
+        raise BucketError(what) from missing
 
 
 def _scheme(url: BucketURL) -> Scheme:

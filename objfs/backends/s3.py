@@ -1,19 +1,17 @@
 """Buckets of Amazon S3 and of everything that speaks its API: ``s3://bucket/prefix``.
 
-Owns the use of boto3.  Requests run in threads of this bucket; botocore's own retries are off,
-because ``wrappers.retry`` does that for all backends alike.  The client, which takes a while to
-make, is made at the first request.
+Owns the use of boto3.  botocore's own retries are off, because ``wrappers.retry`` does that for all
+backends alike.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import boto3
-import trio
 from botocore.exceptions import BotoCoreError, ClientError
 
 from objfs.backends.base import (
@@ -23,20 +21,18 @@ from objfs.backends.base import (
     check_range,
     cut_range,
     is_key,
-    progress,
 )
 from objfs.backends.s3_errors import status_of, translate
-from objfs.backends.s3_remarks import remarks
-from objfs.backends.s3_settings import THREADS, S3Settings
+from objfs.backends.s3_remarks import Ours, remarks
+from objfs.backends.s3_settings import S3Settings
+from objfs.backends.sdk import Page, Sdk, every_page
 from objfs.backends.url import BucketURL
-from objfs.errors import ContractBroken, MalformedURL, NoSuchObject, ObjectExists, ObjfsError, RangeError
+from objfs.errors import ContractBroken, MalformedURL, NoSuchObject, ObjectExists, RangeError
 from objfs.model import NS
 
 if TYPE_CHECKING:  # the stubs are a development dependency
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
-
-T = TypeVar("T")
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
@@ -51,9 +47,7 @@ class S3Bucket:
         self._url = url
         self._settings = settings
         self._put_arguments: dict[str, Any] = settings.put_arguments()
-        self._threads = trio.CapacityLimiter(THREADS)
-        self._client: S3Client | None = None
-        self._connecting = trio.Lock()
+        self._sdk = Sdk(url, self._connect, _close, translate)
 
     @property
     def url(self) -> str:
@@ -63,7 +57,7 @@ class S3Bucket:
         check_range(key, start, end)
         name = self._name(key)
         try:
-            return await self._run("get", key, lambda client: self._get(client, name, key, start, end))
+            return await self._sdk.run("get", key, lambda client: self._get(client, name, key, start, end))
         except RangeError:
             if start == 0:
                 return b""  # servers have no range for an empty object
@@ -75,41 +69,43 @@ class S3Bucket:
         def put(client: S3Client) -> None:
             client.put_object(Bucket=self._bucket, Key=name, Body=data, **self._put_arguments)
 
-        await self._run("put", key, put)
+        await self._sdk.run("put", key, put)
 
     async def put_if_absent(self, key: str, data: bytes) -> None:
         name = self._name(key)
-        await self._run("put_if_absent", key, lambda client: self._create(client, name, key, data))
+        await self._sdk.run("put_if_absent", key, lambda client: self._create(client, name, key, data))
 
     async def delete(self, key: str) -> None:
         name = self._name(key)
         try:
-            await self._run("delete", key, lambda client: client.delete_object(Bucket=self._bucket, Key=name))
+            await self._sdk.run(
+                "delete", key, lambda client: client.delete_object(Bucket=self._bucket, Key=name)
+            )
         except NoSuchObject:
             return  # some servers mind
 
     async def stat(self, key: str) -> ObjectInfo:
         name = self._name(key)
-        return await self._run("stat", key, lambda client: self._head(client, name, key))
+        return await self._sdk.run("stat", key, lambda client: self._head(client, name, key))
 
     async def remarks(self) -> list[str]:
         """What the server tells about versioning, object lock and lifecycle rules."""
-        return await self._run("remarks", "", lambda client: remarks(client, self._bucket, self._prefix))
+        ours = Ours(self._prefix, self._settings.tags)
+        return await self._sdk.run("remarks", "", lambda client: remarks(client, self._bucket, ours))
 
     async def aclose(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await trio.to_thread.run_sync(client.close, limiter=self._threads)
+        await self._sdk.aclose()
 
-    async def _page(self, prefix: str, token: str) -> tuple[list[ObjectInfo], ListObjectsV2OutputTypeDef]:
+    async def _page(self, prefix: str, token: str | None) -> Page:
         more: dict[str, Any] = {"ContinuationToken": token} if token else {}
         name = self._prefix + prefix
 
-        def look(client: S3Client) -> tuple[list[ObjectInfo], ListObjectsV2OutputTypeDef]:
+        def look(client: S3Client) -> Page:
             page = client.list_objects_v2(Bucket=self._bucket, Prefix=name, **more)
-            return self._objects(page), page
+            following = page.get("NextContinuationToken", "") if page.get("IsTruncated") else None
+            return self._objects(page), following
 
-        return await self._run("list", prefix, look)
+        return await self._sdk.run("list", prefix, look)
 
     def _objects(self, page: ListObjectsV2OutputTypeDef) -> list[ObjectInfo]:
         skip = len(self._prefix)
@@ -122,22 +118,6 @@ class S3Bucket:
     def _name(self, key: str) -> str:
         check_key(key)
         return self._prefix + key
-
-    async def _run(self, operation: str, key: str, work: Callable[[S3Client], T]) -> T:
-        client = await self._connected()
-        where = f"{self.url}: {operation} {key}"
-        return await trio.to_thread.run_sync(
-            _work, where, work, client, abandon_on_cancel=True, limiter=self._threads
-        )
-
-    async def _connected(self) -> S3Client:
-        if self._client is None:
-            async with self._connecting:
-                if self._client is None:
-                    self._client = await trio.to_thread.run_sync(
-                        self._connect, abandon_on_cancel=True, limiter=self._threads
-                    )
-        return self._client
 
     # --- in a worker thread ---
 
@@ -204,17 +184,7 @@ class S3Bucket:
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         check_prefix(prefix)
-        found: list[ObjectInfo] = []
-        token = ""
-        while True:
-            objects, page = await self._page(prefix, token)
-            found += objects
-            if not page.get("IsTruncated"):
-                return sorted(found, key=lambda info: info.key)
-            last, token = token, page.get("NextContinuationToken", "")
-            if token in ("", last):
-                raise ContractBroken(f"{self.url}: the server does not go on with a listing of many pages")
-            progress()
+        return await every_page(self.url, lambda token: self._page(prefix, token))
 
 
 def open_url(url: BucketURL, options: Mapping[str, str]) -> S3Bucket:
@@ -224,13 +194,8 @@ def open_url(url: BucketURL, options: Mapping[str, str]) -> S3Bucket:
     return S3Bucket(url.place, url.prefix, str(url), S3Settings.read({**url.query, **options}))
 
 
-def _work(where: str, work: Callable[[S3Client], T], client: S3Client) -> T:
-    try:
-        return work(client)
-    except ObjfsError:
-        raise
-    except Exception as failure:  # also whatever a parser trips over in an answer that makes no sense
-        raise translate(failure, where) from failure
+def _close(client: S3Client) -> None:
+    client.close()
 
 
 def _require_bucket(client: S3Client, bucket: str) -> None:

@@ -1,13 +1,14 @@
 """What an S3 bucket does behind our back: versioning, object lock, expiry rules, archive tiers.
 
 Owns the questions, and what each answer will cost or break.  A server that does not know one, or does not
-tell this account, says nothing.  Rules that cannot touch what lies below the volume's prefix are left out,
-and so are those for tagged objects: ours have no tags.
+tell this account, says nothing.  Rules that cannot touch what lies below the volume's prefix, or want
+other tags than ours, are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
@@ -20,16 +21,26 @@ if TYPE_CHECKING:  # the stubs are a development dependency
 Rule = Mapping[str, Any]
 
 
-def remarks(client: S3Client, bucket: str, prefix: str) -> list[str]:
-    """Sentences for the person who chose the bucket; blocks for four requests.  ``prefix`` is what the names
-    of all our objects begin with, empty for the whole bucket."""
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What the names of all our objects begin with, empty for the whole bucket, and the tags they have."""
+
+    prefix: str
+    tags: Mapping[str, str]
+
+    def has(self, wanted: Sequence[Mapping[str, str]]) -> bool:
+        return all(self.tags.get(tag["Key"]) == tag["Value"] for tag in wanted)
+
+
+def remarks(client: S3Client, bucket: str, ours: Ours) -> list[str]:
+    """Sentences for the person who chose the bucket; blocks for four requests."""
     answer = _ask(lambda: client.get_bucket_lifecycle_configuration(Bucket=bucket))
-    rules = [rule for rule in answer.get("Rules", []) if _touches(rule, prefix)]
+    rules = [rule for rule in answer.get("Rules", []) if _touches(rule, ours)]
     return [
         *_versioning(client, bucket, rules),
         *_object_lock(client, bucket),
         *(said for rule in rules for said in _lifecycle(rule)),
-        *_tiering(client, bucket, prefix),
+        *_tiering(client, bucket, ours),
     ]
 
 
@@ -67,24 +78,25 @@ def _lifecycle(rule: Rule) -> Iterator[str]:
             yield f"{name} moves objects to {kind}: reading and deleting them there may cost extra"
 
 
-def _tiering(client: S3Client, bucket: str, prefix: str) -> Iterator[str]:
+def _tiering(client: S3Client, bucket: str, ours: Ours) -> Iterator[str]:
     answer = _ask(lambda: client.list_bucket_intelligent_tiering_configurations(Bucket=bucket))
     for found in answer.get("IntelligentTieringConfigurationList", []):
-        if _touches(found, prefix) and found.get("Tierings"):
+        if _touches(found, ours) and found.get("Tierings"):
             yield (
                 f"intelligent tiering {found.get('Id', 'without a name')} archives objects of class "
                 "INTELLIGENT_TIERING that nobody reads: they cannot be read then; do not use that class"
             )
 
 
-def _touches(rule: Rule, prefix: str) -> bool:
+def _touches(rule: Rule, ours: Ours) -> bool:
     """Whether a rule is on and may apply to an object of ours."""
     chosen = rule.get("Filter") or {}
     both = chosen.get("And", {})
-    if rule.get("Status") != "Enabled" or "Tag" in chosen or both.get("Tags"):
+    tags = [chosen["Tag"]] if "Tag" in chosen else both.get("Tags", [])
+    if rule.get("Status") != "Enabled" or not ours.has(tags):
         return False
     wanted = str(rule.get("Prefix") or chosen.get("Prefix") or both.get("Prefix") or "")
-    return wanted.startswith(prefix) or prefix.startswith(wanted)
+    return wanted.startswith(ours.prefix) or ours.prefix.startswith(wanted)
 
 
 def _ask(question: Callable[[], Any]) -> dict[str, Any]:

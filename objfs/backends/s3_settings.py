@@ -8,17 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from botocore.config import Config
 
+from objfs.backends.sdk import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, THREADS
+from objfs.backends.tags import read_tags
 from objfs.errors import BadSetting
-
-THREADS = 16
-"""Worker threads and connections of one bucket, those that wait for a dead server included."""
-
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 20
-"""Seconds without a byte after which a thread that was given up ends."""
 
 ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects must be restored, for hours, before they can be read."""
@@ -42,6 +38,7 @@ class S3Settings:
     storage_class: str | None = None
     sse: str | None = None
     sse_kms_key: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
     checksums: Literal["when_required", "when_supported"] = "when_required"
     access_key: str | None = None
     secret_key: str | None = field(default=None, repr=False)
@@ -62,6 +59,7 @@ class S3Settings:
             raise BadSetting(f"storage_class={rest['storage_class']}: what lies there cannot be read at once")
         if rest.get("sse", "AES256") not in _ENCRYPTION:
             raise BadSetting(f"sse={rest['sse']}: one of {', '.join(sorted(_ENCRYPTION))}")
+        rest["tags"] = read_tags(rest.get("tags", ""))
         if ("access_key" in rest) != ("secret_key" in rest):
             raise BadSetting("access_key and secret_key go together")
         return cls(**rest)
@@ -72,6 +70,7 @@ class S3Settings:
             "StorageClass": self.storage_class,
             "ServerSideEncryption": self.sse,
             "SSEKMSKeyId": self.sse_kms_key,
+            "Tagging": urlencode(self.tags) or None,
         }
         return {name: value for name, value in wanted.items() if value is not None}
 

@@ -13,7 +13,20 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from objfs.errors import MalformedURL
 
-SECRETS = frozenset({"access_key", "secret_key", "session_token", "password", "key", "token"})
+SECRETS = frozenset(
+    {
+        "access_key",
+        "secret_key",
+        "session_token",
+        "account_key",
+        "sas_token",
+        "connection_string",
+        "password",
+        "key",
+        "token",
+        "sig",
+    }
+)
 """Names that people try in a query; these belong into the options of this machine."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")

@@ -18,6 +18,8 @@ from objfs.backends.wrappers.throttle import ThrottleBucket
 from objfs.backends.wrappers.timeout import TimeoutBucket
 from tests.backends.contract import CASES, Case
 from tests.doubles.buckets import memory_bucket
+from tests.servers.azurite import Azurite
+from tests.servers.gcs import GCSServer
 from tests.servers.moto import MotoServer
 
 WRAPPERS: dict[str, Callable[[Bucket], Bucket]] = {
@@ -29,7 +31,8 @@ WRAPPERS: dict[str, Callable[[Bucket], Bucket]] = {
     "faults": FaultyBucket,
     "composed": lambda inner: compose(inner, BucketSettings(bytes_per_s=1e9), Metrics()),
 }
-KINDS = ["mem", "file", "s3", *(f"mem+{name}" for name in WRAPPERS), "file+composed"]
+SERVERS = {"s3": "moto_server", "gs": "gcs_server", "az": "azurite"}
+KINDS = ["mem", "file", "s3", "gs", "az", *(f"mem+{name}" for name in WRAPPERS), "file+composed"]
 
 
 @pytest.fixture(params=KINDS)
@@ -40,7 +43,7 @@ async def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     elif kind == "file":
         inner = open_bucket(str(tmp_path), {})
     else:
-        server: MotoServer = request.getfixturevalue("moto_server")
+        server: MotoServer | GCSServer | Azurite = request.getfixturevalue(SERVERS[kind])
         inner = server.open(prefix="a/prefix")
     yield WRAPPERS[wrapper](inner) if wrapper else inner
     await inner.aclose()

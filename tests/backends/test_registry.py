@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from objfs.backends.az import AZBucket
 from objfs.backends.file import FileBucket
+from objfs.backends.gs import GSBucket
 from objfs.backends.memory import SHARED, MemoryBucket
 from objfs.backends.registry import SCHEMES, BucketURL, capabilities, open_bucket, parse_url
 from objfs.backends.s3 import S3Bucket
-from objfs.errors import BadSetting, MalformedURL
+from objfs.errors import BadSetting, BucketError, MalformedURL
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_a_relative_path_is_made_absolute(text: str, tmp_path: Path, monkeypatch
     [
         ("", "path"),
         (" s3://bucket", "path"),
-        ("ftp://host/dir", "known: file://, mem://, s3://"),
+        ("ftp://host/dir", "known: az://, file://, gs://, mem://, s3://"),
         ("s3:bucket", "write s3://"),
         ("s3://", "name is missing"),
         ("s3://?secret_key=hush", "secret_key does not belong"),
@@ -58,6 +61,8 @@ def test_a_relative_path_is_made_absolute(text: str, tmp_path: Path, monkeypatch
         ("s3://bucket/../b", "'..'"),
         ("s3://key:secret@bucket", "credentials"),
         ("s3://bucket?secret_key=hush", "secret_key does not belong"),
+        ("az://container?account_key=hush", "account_key does not belong"),
+        ("az://container?sv=1&sig=hush", "sig does not belong"),
         ("s3://bucket?colour=red", "no parameter 'colour'; known: checksums, endpoint"),
         ("s3://bucket?region=a&region=b", "twice"),
         ("s3://bucket?region", "name=value"),
@@ -81,8 +86,21 @@ def test_a_malformed_url_is_told_what_is_wrong(text: str, says: str) -> None:
 async def test_a_url_opens_the_backend_of_its_scheme(tmp_path: Path) -> None:
     assert isinstance(open_bucket(f"file://{tmp_path}", {}), FileBucket)
     assert isinstance(open_bucket("s3://bucket", {}), S3Bucket)
+    assert isinstance(open_bucket("gs://bucket", {}), GSBucket)
+    assert isinstance(open_bucket("az://container", {}), AZBucket)
     assert isinstance(open_bucket("mem://registry-test", {}), MemoryBucket)
     SHARED.remove("registry-test")
+
+
+@pytest.mark.parametrize(("url", "library"), [("gs://bucket", "google"), ("az://container", "azure")])
+async def test_a_library_that_is_missing_is_named_with_its_extra(
+    url: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith((library, f"objfs.backends.{url[:2]}"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(BucketError, match=rf"{url[:5]} needs .*pip install 'objfs\[{url[:2]}\]'"):
+        open_bucket(url, {})
 
 
 async def test_a_bucket_is_called_by_its_url_without_secrets() -> None:
@@ -101,6 +119,7 @@ async def test_a_bucket_is_called_by_its_url_without_secrets() -> None:
         ("s3://bucket?sse=rot13", {}, "AES256"),
         ("s3://bucket?endpoint=localhost:9000", {}, "http://"),
         ("s3://bucket", {"access_key": "x"}, "go together"),
+        ("s3://bucket?tags=team", {}, "name=value"),
     ],
 )
 async def test_an_impossible_option_is_refused(url: str, options: dict[str, str], says: str) -> None:

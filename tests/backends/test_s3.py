@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import re
 import secrets
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
@@ -34,6 +31,7 @@ from objfs.errors import (
     Unreachable,
 )
 from tests.servers.moto import ACCESS_KEY, ACCOUNT, SECRET_KEY, MotoServer
+from tests.servers.scripted import Scripted
 
 
 async def test_a_listing_goes_through_all_pages(moto_server: MotoServer) -> None:
@@ -74,15 +72,17 @@ async def test_prefixes_keep_volumes_apart(moto_server: MotoServer) -> None:
     await two.aclose()
 
 
-async def test_storage_class_and_encryption_are_asked_for(moto_server: MotoServer) -> None:
+async def test_storage_class_encryption_and_tags_are_asked_for(moto_server: MotoServer, client: Any) -> None:
     name = moto_server.make_bucket()
-    bucket = moto_server.open(name, storage_class="STANDARD_IA", sse="AES256")
+    bucket = moto_server.open(name, storage_class="STANDARD_IA", sse="AES256", tags="team%3Dphotos,k%3Dv")
     await bucket.put("put", b"x")
     await bucket.put_if_absent("created", b"x")
     for key in ("put", "created"):
         stored = s3_backends[ACCOUNT]["aws"].get_object(name, key)
         assert stored is not None
         assert (stored.storage_class, stored.encryption) == ("STANDARD_IA", "AES256")
+        tags = client.get_object_tagging(Bucket=name, Key=key)["TagSet"]
+        assert {tag["Key"]: tag["Value"] for tag in tags} == {"team": "photos", "k": "v"}
     await bucket.aclose()
 
 
@@ -140,6 +140,15 @@ async def test_lifecycle_rules_that_touch_the_volume_are_named(
     await bucket.aclose()
 
 
+async def test_a_rule_for_the_tags_of_the_volume_is_named(moto_server: MotoServer, client: Any) -> None:
+    name = moto_server.make_bucket()
+    set_rules(client, name, "tagged")
+    bucket = moto_server.open(name, tags="k%3Dv")
+    assert isinstance(bucket, Remarkable)
+    assert "rule tagged deletes objects" in "\n".join(await bucket.remarks())
+    await bucket.aclose()
+
+
 async def test_versioning_says_how_long_what_is_deleted_is_paid_for(
     moto_server: MotoServer, client: Any
 ) -> None:
@@ -175,49 +184,8 @@ async def test_object_lock_says_what_is_kept(moto_server: MotoServer, client: An
 # --- servers that differ -------------------------------------------------------------------
 
 
-@dataclass
-class Scripted:
-    """What the scripted server answers next to everything, and what it was asked."""
-
-    endpoint: str
-    answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
-    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-
-    def open(self) -> Bucket:
-        return open_bucket(f"s3://bucket?endpoint={self.endpoint}", {"access_key": "a", "secret_key": "s"})
-
-
-@pytest.fixture
-def scripted() -> Iterator[Scripted]:
-    """A server that says what the test wants, so that no real one has to misbehave."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            script.asked.append((self.command, self.path, dict(self.headers)))
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, headers, body = script.answers.pop(0)
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-            self.close_connection = True
-
-        do_GET = do_PUT = do_HEAD = do_DELETE = answer
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        script = Scripted(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield script
-        server.shutdown()
-        thread.join()
+def open_scripted(scripted: Scripted) -> Bucket:
+    return open_bucket(f"s3://bucket?endpoint={scripted.endpoint}", {"access_key": "a", "secret_key": "s"})
 
 
 def error(code: str) -> bytes:
@@ -225,7 +193,7 @@ def error(code: str) -> bytes:
 
 
 async def test_a_server_that_ignores_ranges_still_gives_the_part(scripted: Scripted) -> None:
-    bucket = scripted.open()
+    bucket = open_scripted(scripted)
     scripted.answers = [(200, {}, b"0123456789")] * 3
     assert await bucket.get("object", 2, 5) == b"234"
     assert await bucket.get("object", 8, 50) == b"89"
@@ -236,7 +204,7 @@ async def test_a_server_that_ignores_ranges_still_gives_the_part(scripted: Scrip
 
 async def test_a_part_under_status_200_is_taken_as_the_part(scripted: Scripted) -> None:
     """As rclone answers."""
-    bucket = scripted.open()
+    bucket = open_scripted(scripted)
     scripted.answers = [(200, {"Content-Range": "bytes 2-4/10"}, b"234")]
     assert await bucket.get("object", 2, 5) == b"234"
     assert scripted.asked[0][2]["Range"] == "bytes=2-4"
@@ -244,7 +212,7 @@ async def test_a_part_under_status_200_is_taken_as_the_part(scripted: Scripted) 
 
 
 async def test_another_part_than_the_asked_one_is_not_taken(scripted: Scripted) -> None:
-    bucket = scripted.open()
+    bucket = open_scripted(scripted)
     scripted.answers = [(206, {"Content-Range": "bytes 0-2/10"}, b"012")]
     with pytest.raises(ContractBroken):
         await bucket.get("object", 2, 5)
@@ -252,7 +220,7 @@ async def test_another_part_than_the_asked_one_is_not_taken(scripted: Scripted) 
 
 
 async def test_a_body_that_breaks_off_is_worth_a_retry(scripted: Scripted) -> None:
-    bucket = scripted.open()
+    bucket = open_scripted(scripted)
     scripted.answers = [(200, {"Content-Length": "100"}, b"only this")]
     with pytest.raises(Unreachable):
         await bucket.get("object")
@@ -260,7 +228,7 @@ async def test_a_body_that_breaks_off_is_worth_a_retry(scripted: Scripted) -> No
 
 
 async def test_nothing_is_retried_below_our_own_retry(scripted: Scripted) -> None:
-    bucket = scripted.open()
+    bucket = open_scripted(scripted)
     scripted.answers = [(500, {}, error("InternalError")), (503, {}, error("SlowDown"))]
     with pytest.raises(Unreachable, match="InternalError"):
         await bucket.get("object")
@@ -271,7 +239,7 @@ async def test_nothing_is_retried_below_our_own_retry(scripted: Scripted) -> Non
 
 
 async def test_a_conflict_is_a_lost_race_only_where_there_is_an_object(scripted: Scripted) -> None:
-    bucket = scripted.open()
+    bucket = open_scripted(scripted)
     scripted.answers = [
         (409, {}, error("ConditionalRequestConflict")),
         (200, {}, b""),
@@ -302,7 +270,7 @@ async def test_an_answer_that_makes_no_sense_is_worth_a_retry(scripted: Scripted
     """A byte changed on the way: what botocore makes of it must not end the mount."""
     tag = wrong.partition(b">")[0].replace(b"Kez", b"Key")
     body = re.sub(tag + b">[^<]*</[^>]*>", wrong, LISTED) if wrong else LISTED[:-3]
-    bucket = scripted.open()
+    bucket = open_scripted(scripted)
     scripted.answers = [(200, {}, LISTED), (200, {}, body)]
     assert [info.key for info in await bucket.list("")] == ["object"]
     with pytest.raises(Unreachable, match="list"):
@@ -311,14 +279,14 @@ async def test_an_answer_that_makes_no_sense_is_worth_a_retry(scripted: Scripted
 
 
 async def test_a_delete_of_nothing_is_fine_where_servers_mind(scripted: Scripted) -> None:
-    bucket = scripted.open()
+    bucket = open_scripted(scripted)
     scripted.answers = [(404, {}, error("NoSuchKey"))]
     await bucket.delete("object")
     await bucket.aclose()
 
 
 async def test_a_listing_that_does_not_go_on_is_not_taken_for_the_whole(scripted: Scripted) -> None:
-    bucket = scripted.open()
+    bucket = open_scripted(scripted)
     page = b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"
     scripted.answers = [(200, {}, page)]
     with pytest.raises(ContractBroken, match="listing"):

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.azurite import azurite
+from tests.servers.gcs import gcs_server
 from tests.system.harness import VOLUME, Station, local_buckets, urls
+
+__all__ = ["azurite", "directory", "gcs_server", "places", "station"]
 
 
 @pytest.fixture

@@ -40,12 +40,14 @@ class CommandFailed(AssertionError):
 class Station:
     """One machine: a home for state and the commands that run there.
 
-    ``environment`` is added to that of every command (credentials of a server, for example).
+    ``environment`` is added to that of every command (credentials of a server, for example); ``flags`` are
+    Python's own, as strict as the libraries that a command loads allow.
     """
 
     root: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     mounted: list[Path] = field(default_factory=list)
+    flags: Sequence[str] = ("-bb", "-W", "error::ResourceWarning")
 
     @property
     def home(self) -> Path:
@@ -61,7 +63,7 @@ class Station:
 
     def command(self, *arguments: str | os.PathLike[str]) -> list[str]:
         words = [os.fspath(argument) for argument in arguments]
-        return [sys.executable, "-bb", "-W", "error::ResourceWarning", "-m", "objfs", *words]
+        return [sys.executable, *self.flags, "-m", "objfs", *words]
 
     def full_environment(self) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}

@@ -1,10 +1,11 @@
 """The round trip: a real tree onto a volume, the machine lost, the tree back; then the same with damage.
 
-    python -m tests.system.roundtrip [--files N] [--megabytes N] [--s3 URL] [--keep] [CHECK ...]
+    python -m tests.system.roundtrip [--files N] [--megabytes N] [--s3 URL | --bucket URL ...]
+        [--keep] [CHECK ...]
 
 Owns the checks, each a function of its own over one ``Trip``, run in order.  Needs /dev/fuse and rsync; with
-``--s3`` (``http://host:port``, credentials as the S3 tools take them) the buckets are of that server, and
-the checks that damage objects by hand are left out.
+``--s3`` (``http://host:port``, credentials as the S3 tools take them) the buckets are of that server, with
+``--bucket`` they are three of any kind, empty; then the checks that damage objects by hand are left out.
 """
 
 from __future__ import annotations
@@ -201,16 +202,19 @@ def _read_in_pieces(path: Path, content: bytes) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def prepared(root: Path, *, files: int, megabytes: int, s3: str | None = None) -> Iterator[Trip]:
-    """A trip with its tree built; all mounts are gone at the end."""
+def prepared(
+    root: Path, *, files: int, megabytes: int, s3: str | None = None, buckets: Sequence[str] = ()
+) -> Iterator[Trip]:
+    """A trip with its tree built, over buckets of a server, given ones, or else local ones; all mounts are
+    gone at the end."""
     source = root / "source"
     tree.build(source, files=files, megabytes=megabytes)
-    places = [] if s3 else [root / "buckets" / name for name in "abc"]
+    addresses = _s3_buckets(s3) if s3 else buckets
+    places = [] if addresses else [root / "buckets" / name for name in "abc"]
     for place in places:
         place.mkdir(parents=True)
-    addresses = _s3_buckets(s3) if s3 else urls(places)
     with Station(root / "machine") as station:
-        yield Trip(source, root / "mounted", station, addresses, places)
+        yield Trip(source, root / "mounted", station, addresses or urls(places), places)
 
 
 def _s3_buckets(endpoint: str) -> list[str]:
@@ -240,12 +244,16 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=5000)
     parser.add_argument("--megabytes", type=int, default=150)
     parser.add_argument("--s3", metavar="URL", help="use three buckets of this S3 server")
+    parser.add_argument(
+        "--bucket", metavar="URL", action="append", default=[], help="use this one; give three"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the directory")
     parser.add_argument("checks", nargs="*", choices=[[], *CHECKS], metavar="CHECK", help=", ".join(CHECKS))
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="objfs-roundtrip-"))
     try:
-        with prepared(root, files=arguments.files, megabytes=arguments.megabytes, s3=arguments.s3) as trip:
+        sizes = {"files": arguments.files, "megabytes": arguments.megabytes}
+        with prepared(root, **sizes, s3=arguments.s3, buckets=arguments.bucket) as trip:
             run(trip, arguments.checks, _say)
     finally:
         if not arguments.keep:
