@@ -46,7 +46,8 @@ async def copy_out(fs: FileSystem, path: bytes, stream: BinaryIO) -> None:
     try:
         for offset in range(0, attr.size, PIECE):
             data = await fs.read(handle.fh, offset, min(PIECE, attr.size - offset))
-            await trio.to_thread.run_sync(stream.write, data)
+            # Whoever interrupts does not wait for a reader that takes nothing.
+            await trio.to_thread.run_sync(stream.write, data, abandon_on_cancel=True)
     finally:
         fs.release(handle.fh)
 
