@@ -3,7 +3,8 @@
     python -m bench.restore [--files 20000] [--megabytes 1000]
 
 Owns its directories, below ``BENCH_DIR``, and one mount, to put the tree into the volume.  Prints seconds, MB
-and files a second, bytes fetched and stored, and the largest memory; compares the trees at the end.
+and files a second, bytes fetched and stored, and the largest memory.  Once more, the restore is killed when a
+part of the files is there, and goes on with ``--resume``.  Compares both trees with the one that was put in.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ from tests.system import tree
 from tests.system.harness import Station, local_buckets, urls
 
 VOLUME = "bench"
+LONG_S = 7200
+"""The longest that one restore may take."""
+PART = 4
+"""A restore is killed when so many times fewer names than files are there."""
+POLL_S = 0.1
 
 
 def main() -> int:
-    """0 where the restored tree is the one that was put in."""
+    """0 where both restored trees are the one that was put in."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,11 +55,38 @@ def measure(root: Path, files: int, megabytes: int) -> int:
             shutil.rmtree(lost)
         station.attach(VOLUME, urls([place for place in places if place.exists()]))
         copied = seconds(["cp", "-a", str(source), str(root / "cp")])
-        document = json.loads(station.run("restore", VOLUME, out, "--json").stdout)
+        os.sync()
+        document = json.loads(station.run("restore", VOLUME, out, "--json", timeout=LONG_S).stdout)
+        there = kill_in_the_middle(station, root / "killed", files // PART)
+        done = station.run("restore", VOLUME, root / "killed", "--resume", "--json", timeout=LONG_S)
+        resumed = json.loads(done.stdout)
     show(document, copied, sum(path.stat().st_size for path in root.glob("buckets/*/segment/*/*")))
-    different = tree.differences(source, out)
-    print("\n".join(different[:20]) or "identical")
-    return 1 if different else 0
+    print(f"killed with {there} files there; resumed in {resumed['seconds']:.1f} s, {resumed['kept']} stayed")
+    different = [compare(source, restored) for restored in (out, root / "killed")]
+    return int(any(different))
+
+
+def compare(source: Path, restored: Path) -> bool:
+    """Whether they differ; says in what."""
+    different = tree.differences(source, restored)
+    print(f"{restored.name}:", "\n".join(different[:20]) or "identical")
+    return bool(different)
+
+
+def kill_in_the_middle(station: Station, out: Path, enough: int) -> int:
+    """A restore of which ``enough`` files are there is killed; returns how many there are then."""
+    command = station.command("restore", VOLUME, out)
+    process = subprocess.Popen(command, env=station.full_environment(), stderr=subprocess.DEVNULL)
+    while (there := files_in(out)) < enough and process.poll() is None:
+        time.sleep(POLL_S)
+    process.kill()
+    if process.wait() == 0:
+        raise AssertionError("the restore had ended before it was killed: use a larger tree")
+    return there
+
+
+def files_in(place: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(place))
 
 
 def put_in(station: Station, source: Path, directory: Path, places: list[Path]) -> None:

@@ -36,10 +36,15 @@ def is_path(word: str) -> bool:
     return "/" in word or word in (".", "..")
 
 
+def names_volume(home: Path, word: str) -> bool:
+    """Whether ``word`` is the name of a volume that is known here."""
+    return not is_path(word) and (home / word / "volume.toml").exists()
+
+
 def volume_of(home: Path, word: str) -> VolumeHome:
     """The volume meant by a name, or by a path on its mount.  Raises NotMounted, NoSuchVolume, UsageError."""
     place = Path(word)
-    if is_path(word) or (not (home / word / "volume.toml").exists() and _is_directory(place)):
+    if is_path(word) or (not names_volume(home, word) and _is_directory(place)):
         return mounted_at(home, place)
     volume = VolumeHome(home, word)
     volume.require()

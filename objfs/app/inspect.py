@@ -1,4 +1,4 @@
-"""How one file lies in chunks and segments: the answer behind ``objfs info``."""
+"""Which inode a path leads to, and how one file lies in chunks and segments: behind ``objfs info``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from dataclasses import dataclass, field
 import trio
 
 from objfs.app.wire import Message
-from objfs.fs import Tables
-from objfs.model import Chunk, Ino, SegmentNo
+from objfs.errors import NotDirectory, NotFound
+from objfs.fs import FileSystem, Tables
+from objfs.model import Attr, Chunk, Ino, SegmentNo
 from objfs.volume.fields import JSON
 
 BATCH = 512
 LAST_INDEX = 2**62
+
+
+def at_path(fs: FileSystem, path: bytes) -> Attr:
+    """What lies at a path from the root of the view; links are not followed.  Raises NotFound."""
+    attr = fs.getattr(fs.settings.root)
+    try:
+        for name in filter(None, path.split(b"/")):
+            attr = fs.lookup(attr.ino, name)
+    except (NotFound, NotDirectory):
+        raise NotFound(f"{path.decode(errors='backslashreplace')} is not there") from None
+    return attr
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ import trio
 
 from objfs.app.control import Command, Report
 from objfs.app.engine import Engine
+from objfs.app.inspect import at_path
 from objfs.app.wire import Message, text
 from objfs.errors import UsageError
 from objfs.meta.usage import Usage, UsageView
@@ -78,12 +79,19 @@ class SnapshotCommands:
         return _described(taken) | {"deleted": _counted(verdicts)["deleted"]}
 
     async def usage(self, request: Message, _report: Report) -> Message:
-        number = request.get("ino")
-        top = Ino(number) if isinstance(number, int) and number != ROOT else None
-        if top is not None:
-            self._engine.table.get(top)
+        top = self._top(request)
         found: Usage = await trio.to_thread.run_sync(_read, self._engine, lambda view: view.usage(top))
         return {**found._asdict()}
+
+    def _top(self, request: Message) -> Ino | None:
+        """The tree that is meant, by its path from the root of the mount or by its inode; None: all."""
+        if "path" in request:
+            number: JSON = at_path(self._engine.fs, os.fsencode(text(request, "path"))).ino
+        else:
+            number = request.get("ino")
+        if not isinstance(number, int) or number == ROOT:
+            return None
+        return self._engine.table.get(Ino(number)).ino
 
 
 def _read(engine: Engine, job: Callable[[UsageView], T]) -> T:

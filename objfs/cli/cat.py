@@ -1,4 +1,4 @@
-"""``objfs cat``: a file as it was in a snapshot, read where the mount shows it."""
+"""``objfs cat``: a file as it was in a snapshot, read where the mount shows it, or out of the volume."""
 
 from __future__ import annotations
 
@@ -9,24 +9,40 @@ from pathlib import Path
 
 import click
 
+from objfs.app.cat import cat as read_alone
 from objfs.app.client import ControlClient
-from objfs.app.home import mounted_at
-from objfs.cli.context import home
-from objfs.cli.differences import mount_of, path_in
-from objfs.errors import UsageError
+from objfs.cli.differences import open_volume
+from objfs.cli.secret import secret_options
+from objfs.cli.volume import Volume, place_and_path
+from objfs.errors import NotMounted, UsageError
 
 
 @click.command()
-@click.argument("word", metavar="PATH@SNAPSHOT")
-def cat(word: str) -> None:
-    """Write the file at PATH, as it was in SNAPSHOT, to standard output."""
-    path, at, name = word.rpartition("@")
-    if not at or not path or not name:
-        raise UsageError(f"{word} is not of the form PATH@SNAPSHOT")
-    directory = mount_of(Path(path))
-    with ControlClient(mounted_at(home(), directory).control_path) as mount:
-        shown = mount.ask("snapshot-directory", name=name)["directory"]
-    source = directory / str(shown) / name / path_in(directory, os.path.abspath(path)).lstrip("/")
-    with source.open("rb") as file:
-        shutil.copyfileobj(file, sys.stdout.buffer)
+@click.argument("words", metavar="[NAME_OR_DIR] PATH@SNAPSHOT", nargs=-1, required=True)
+@secret_options
+def cat(words: tuple[str, ...], **secrets: Path | None) -> None:
+    """Write the file at PATH, as it was in SNAPSHOT, to standard output.
+
+    PATH is a path on a mount, or a path in volume NAME, mounted or not.
+    """
+    whole, at, name = words[-1].rpartition("@")
+    if not at or not whole or not name:
+        raise UsageError(f"{words[-1]} is not of the form PATH@SNAPSHOT")
+    place, path = place_and_path((*words[:-1], whole))
+    volume = open_volume(place, secrets)
+    try:
+        source = _shown(volume, name) / volume.path(path).lstrip("/")
+    except NotMounted:
+        order = (volume.home, volume.secret(), name, os.fsencode(volume.path(path)))
+        read_alone(*order, sys.stdout.buffer)
+    else:
+        with source.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
     sys.stdout.buffer.flush()
+
+
+def _shown(volume: Volume, name: str) -> Path:
+    """The directory of a snapshot on the running mount.  Raises NotMounted, NoSuchSnapshot."""
+    with ControlClient(volume.home.control_path) as mount:
+        directory = mount.ask("snapshot-directory", name=name)["directory"]
+        return Path(str(mount.ask("ping")["directory"]), str(directory), name)

@@ -9,15 +9,12 @@ from typing import TypeVar
 
 import click
 
-from objfs.app.home import volume_of
-from objfs.app.offline import ask
 from objfs.app.snapshots import RULES, SnapshotCommands
-from objfs.app.wire import Message
-from objfs.cli.context import home, json_option, say, show_json, show_table, size, table
-from objfs.cli.secret import SecretFiles, read_secret, secret_options
+from objfs.cli.context import json_option, say, show_json, show_table, size, table
+from objfs.cli.secret import secret_options
+from objfs.cli.volume import Volume
 from objfs.errors import UsageError
-from objfs.volume.fields import JSON, Fields
-from objfs.volume.local import VolumeHome
+from objfs.volume.fields import Fields
 from objfs.volume.retention import parse_span
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -31,35 +28,8 @@ def snapshot() -> None:
     """Named moments of a volume: taken in an instant, kept until deleted or pruned."""
 
 
-class _Volume:
-    """The volume that a command is about."""
-
-    def __init__(self, word: str, secrets: Mapping[str, Path | None]) -> None:
-        self.home: VolumeHome = volume_of(home(), word)
-        self._files = SecretFiles(
-            secrets["passphrase_file"], secrets["key_file"], secrets["recovery_key_file"]
-        )
-
-    def ask(self, command: str, *, writes: bool = True, **arguments: JSON) -> Message:
-        return self.listed(command, writes=writes, **arguments)[0]
-
-    def listed(self, command: str, *, writes: bool, **arguments: JSON) -> tuple[Message, list[Fields]]:
-        """The answer, and the snapshots that were told of before it."""
-        found: list[Fields] = []
-
-        def collect(message: Message) -> None:
-            found.extend(Fields(message, command).objects("snapshots", 100_000))
-
-        answer = ask(
-            self.home,
-            lambda: read_secret(self.home.name, self._files),
-            lambda engine: SnapshotCommands(engine).table(),
-            command,
-            writes=writes,
-            on_progress=collect,
-            **arguments,
-        )
-        return answer, found
+def _volume(word: str, secrets: Mapping[str, Path | None]) -> Volume:
+    return Volume(word, secrets, lambda engine: SnapshotCommands(engine).table())
 
 
 @snapshot.command()
@@ -73,7 +43,9 @@ def create(volume: str, name: str, comment: str, no_wait: bool, **secrets: Path 
 
     Returns when it is recoverable from the buckets.
     """
-    answer = _Volume(volume, secrets).ask("snapshot-create", name=name, comment=comment, wait=not no_wait)
+    answer = _volume(volume, secrets).ask(
+        "snapshot-create", writes=True, name=name, comment=comment, wait=not no_wait
+    )
     say(f"snapshot {name} is taken: {answer['inodes']} inodes, {size(int(str(answer['bytes'])))}")
     if answer.get("writeback"):
         say("the mount has -o writeback: what programs wrote and did not fsync may be missing in it")
@@ -86,7 +58,7 @@ def create(volume: str, name: str, comment: str, no_wait: bool, **secrets: Path 
 @secret_options
 def list_snapshots(volume: str, trash: bool, as_json: bool, **secrets: Path | None) -> None:
     """List the snapshots, oldest first: what each refers to, and what it alone keeps."""
-    _, found = _Volume(volume, secrets).listed("snapshot-list", writes=False, trash=trash)
+    _, found = _volume(volume, secrets).listed("snapshot-list", "snapshots", writes=False, trash=trash)
     if as_json:
         show_json([one.value for one in found])
         return
@@ -114,9 +86,11 @@ def _held(one: Fields) -> str:
 @secret_options
 def delete(volume: str, names: tuple[str, ...], force: bool, no_wait: bool, **secrets: Path | None) -> None:
     """Delete snapshots.  What they alone keep is freed afterwards, in the background."""
-    found = _Volume(volume, secrets)
+    found = _volume(volume, secrets)
     for name in names:
-        found.ask("snapshot-delete", name=name, force=force, wait=not no_wait and name == names[-1])
+        found.ask(
+            "snapshot-delete", writes=True, name=name, force=force, wait=not no_wait and name == names[-1]
+        )
         say(f"snapshot {name} is deleted")
 
 
@@ -126,7 +100,7 @@ def delete(volume: str, names: tuple[str, ...], force: bool, no_wait: bool, **se
 @secret_options
 def hold(volume: str, name: str, **secrets: Path | None) -> None:
     """Keep a snapshot: pruning leaves it, and deleting it needs --force."""
-    _Volume(volume, secrets).ask("snapshot-hold", name=name, held=True)
+    _volume(volume, secrets).ask("snapshot-hold", writes=True, name=name, held=True)
     say(f"snapshot {name} is held")
 
 
@@ -136,7 +110,7 @@ def hold(volume: str, name: str, **secrets: Path | None) -> None:
 @secret_options
 def release(volume: str, name: str, **secrets: Path | None) -> None:
     """Let a snapshot that is held be pruned and deleted."""
-    _Volume(volume, secrets).ask("snapshot-hold", name=name, held=False)
+    _volume(volume, secrets).ask("snapshot-hold", writes=True, name=name, held=False)
     say(f"snapshot {name} is released")
 
 
@@ -181,8 +155,8 @@ def prune(
         parse_span(within)
     if not within and not any(counts.values()):
         raise UsageError("say what to keep, such as --keep-daily 7: without a rule all would be deleted")
-    answer, found = _Volume(volume, secrets).listed(
-        "snapshot-prune", writes=not dry_run, dry_run=dry_run, within=within, **counts
+    answer, found = _volume(volume, secrets).listed(
+        "snapshot-prune", "snapshots", writes=not dry_run, dry_run=dry_run, within=within, **counts
     )
     if as_json:
         show_json([one.value for one in found])
@@ -207,5 +181,5 @@ def scheduled(volume: str, **secrets: Path | None) -> None:
 
     For timers: see contrib/systemd/objfs-snapshot@.timer.  A mount notes a failure in its log and status.
     """
-    answer = _Volume(volume, secrets).ask("snapshot-scheduled")
+    answer = _volume(volume, secrets).ask("snapshot-scheduled", writes=True)
     say(f"snapshot {answer['name']} is taken; older ones deleted: {answer['deleted']}")

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import click
 
-from objfs.cli.context import json_option, say, show_json, show_table, size, table
-from objfs.cli.differences import asked, mount_of, path_in, printable
+from objfs.app.client import ControlClient
+from objfs.app.home import mounted_at
+from objfs.app.wire import Message
+from objfs.cli.context import home, json_option, say, show_json, show_table, size, table
+from objfs.cli.differences import printable
+from objfs.cli.volume import MOST, mount_of, path_in
 from objfs.errors import UsageError
-from objfs.volume.fields import Fields
+from objfs.volume.fields import JSON, Fields
 
 
 @click.command()
@@ -43,7 +47,7 @@ def _only(paths: tuple[str, ...], option: str) -> Path:
 
 
 def _list(directory: Path, *, as_json: bool) -> None:
-    answer, found = asked(directory, "trash-list", path=path_in(directory, "."))
+    answer, found = _asked(directory, "trash-list", path=path_in(str(directory), "."))
     if as_json:
         show_json([one.value for one in found])
         return
@@ -69,9 +73,9 @@ def _bring_back(paths: tuple[str, ...], to: str, name: str, *, as_json: bool) ->
     done = []
     for path in paths:
         directory = mount_of(Path(path))
-        target = path_in(directory, os.path.abspath(to)) if to else ""
-        where = path_in(directory, os.path.abspath(path))
-        answer = Fields(asked(directory, "trash-undelete", path=where, to=target, name=name)[0], "undelete")
+        target = path_in(str(directory), os.path.abspath(to)) if to else ""
+        where = path_in(str(directory), os.path.abspath(path))
+        answer = Fields(_asked(directory, "trash-undelete", path=where, to=target, name=name)[0], "undelete")
         done.append(answer.value | {"path": path})
         if not as_json:
             say(f"{path} is back as of {answer.text('snapshot', 1024)}: {answer.integer('names')} names")
@@ -80,8 +84,19 @@ def _bring_back(paths: tuple[str, ...], to: str, name: str, *, as_json: bool) ->
 
 
 def _empty(directory: Path, *, as_json: bool) -> None:
-    answer = asked(mount_of(directory), "trash-empty")[0]
+    answer = _asked(mount_of(directory), "trash-empty")[0]
     if as_json:
         show_json(answer)
     else:
         say(f"the trash is empty; snapshots of it deleted: {answer['deleted']}")
+
+
+def _asked(directory: Path, command: str, **arguments: JSON) -> tuple[Message, list[Fields]]:
+    """What the mount at a directory answers, and the items that it told of before."""
+    found: list[Fields] = []
+
+    def collect(message: Message) -> None:
+        found.extend(Fields(message, command).objects("items", MOST))
+
+    with ControlClient(mounted_at(home(), directory).control_path) as mount:
+        return mount.ask(command, collect, timeout_s=None, **arguments), found

@@ -7,41 +7,33 @@ from pathlib import Path
 
 import click
 
-from objfs.app.home import is_path, volume_of
-from objfs.app.offline import ask
+from objfs.app.home import names_volume
 from objfs.app.snapshots import SnapshotCommands
 from objfs.cli.context import home, json_option, show_json, size
-from objfs.cli.secret import SecretFiles, read_secret, secret_options
+from objfs.cli.secret import secret_options
+from objfs.cli.volume import Volume
 from objfs.model import ROOT
 from objfs.volume.fields import Fields
 
 
 @click.command()
 @click.argument("place", metavar="[NAME_OR_PATH]", default=".")
+@click.argument("path", metavar="[PATH]", default="")
 @json_option
 @secret_options
-def usage(
-    place: str,
-    as_json: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
-) -> None:
+def usage(place: str, path: str, as_json: bool, **secrets: Path | None) -> None:
     """Show the bytes of a volume, or of the tree at PATH on its mount: live, kept by snapshots alone,
-    shared, compressed, in the buckets, and unused there."""
-    volume = volume_of(home(), place)
-    files = SecretFiles(passphrase_file, key_file, recovery_key_file)
-    inode = os.lstat(place).st_ino if is_path(place) or not (home() / place).exists() else ROOT
-    answer = ask(
-        volume,
-        lambda: read_secret(volume.name, files),
-        lambda engine: SnapshotCommands(engine).table(),
-        "usage",
-        writes=False,
-        ino=inode,
-    )
+    shared, compressed, in the buckets, and unused there.
+
+    A second PATH is one in the volume, mounted or not.
+    """
+    volume = Volume(place, secrets, lambda engine: SnapshotCommands(engine).table())
+    if path:
+        answer = volume.ask("usage", writes=False, path=volume.path(path))
+    else:
+        answer = volume.ask("usage", writes=False, ino=_inode(place))
     if as_json:
-        show_json(answer | {"volume": volume.name, "path": place})
+        show_json(answer | {"volume": volume.home.name, "path": path or place})
         return
     for line in _lines(Fields(answer, "usage")):
         click.echo(line)
@@ -49,6 +41,10 @@ def usage(
 
 def _trash(kept: int) -> list[str]:
     return [f"  trash only    {size(kept)} of that"] if kept else []
+
+
+def _inode(place: str) -> int:
+    return ROOT if names_volume(home(), place) else os.lstat(place).st_ino
 
 
 def _lines(answer: Fields) -> list[str]:

@@ -27,7 +27,8 @@ BLOCK = 1024
 """How many numbers one write of the high-water mark covers."""
 WAL_SOFT_LIMIT = 64 * 1024 * 1024
 """The size in bytes that the log's file is cut back to when it starts over."""
-_CACHE_KIB = 64 * 1024
+_CACHE_KIB = 16 * 1024
+"""See docs/design/decisions/0013-sixteen-mib-of-pages.md."""
 _STATEMENTS = 512
 
 _PRAGMAS = (

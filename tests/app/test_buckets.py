@@ -12,7 +12,7 @@ from objfs.backends.wrappers.concurrency import ConcurrencyBucket
 from objfs.backends.wrappers.throttle import ThrottleBucket
 from objfs.backends.wrappers.wrapper import Wrapper
 from objfs.errors import BadSetting
-from objfs.volume.local import BucketPlace
+from objfs.volume.config import BucketPlace
 from objfs.volume.settings import VolumeSettings
 
 
