@@ -14,6 +14,7 @@ another machine, which never saw the old bucket, has every file whose writing ha
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import shutil
@@ -340,6 +341,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--kills", type=int, default=KILLS)
     arguments = parser.parse_args()
+    logging.getLogger("objfs").addHandler(logging.NullHandler())  # what is lost is not worth a line each
     failures = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         root = Path(tempfile.mkdtemp(prefix="objfs-moving-"))
