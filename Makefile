@@ -18,7 +18,8 @@ TEST_PACKAGES := rsync git attr acl libcap2-bin radosgw ceph-mon ceph-osd ceph-c
 SUITE_PACKAGES := rsync attr acl git tar dbench autoconf automake libtool make perl openssl libacl1-dev libaio-dev uuid-dev xfslibs-dev
 
 .PHONY: help mount umount test check fmt bench posix roundtrip lost-machine packages test-packages clean
-.PHONY: crashes two-writers losses faults powercut snapshots fuzz pjdfstest fsx ltp realapps model suite-packages
+.PHONY: crashes two-writers losses faults outages moving powercut snapshots fuzz pjdfstest fsx ltp realapps model
+.PHONY: suite-packages
 
 help: ## this text
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +72,12 @@ losses: $(VENV)/.stamp-dev ## lost buckets for every code and number of buckets,
 
 faults: packages test-packages $(VENV)/.stamp-dev ## mixed load over a real S3 server through a network that fails (ARGS="--minutes 10")
 	@$(BIN)/python -bb -m tests.system.faults $(ARGS)
+
+outages: packages test-packages $(VENV)/.stamp-dev ## rsync on a mount while buckets of a real S3 server and local ones go and come (ARGS="--minutes 10")
+	@$(BIN)/python -bb -m tests.system.outages $(ARGS)
+
+moving: packages $(VENV)/.stamp-dev ## a bucket replaced under load, the mount killed ten times on the way (ARGS="--seeds N --first SEED")
+	@$(BIN)/python -bb -m tests.system.moving $(ARGS)
 
 powercut: packages test-packages $(VENV)/.stamp-dev ## the power cut under SQLite and git on a mount (ARGS="--cuts N --seed SEED")
 	@$(BIN)/python -bb -m tests.powercut $(ARGS)

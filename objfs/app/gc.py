@@ -123,7 +123,7 @@ async def _run(writer: _Writer, wish: Wish, note: Note, done: Done) -> None:
     terms = replace(
         terms_of(writer.engine.volume, writer.engine.settings), bytes_per_s=0.0, old_keys=wish.old_keys
     )
-    done.condemned = _condemn(writer.reaper)
+    done.condemned = await _condemn(writer.reaper)
 
     def told(stage: Stage) -> None:
         note(f"compacting: {100 * stage.begun // stage.units} % of {stage.units} new segments")
@@ -137,10 +137,11 @@ async def _run(writer: _Writer, wish: Wish, note: Note, done: Done) -> None:
     done.checkpoints, done.deleted = reaped.manifests, reaped.segments
 
 
-def _condemn(reaper: Reaper) -> int:
+async def _condemn(reaper: Reaper) -> int:
     count = 0
     while found := reaper.search():
         count += found
+        await trio.lowlevel.checkpoint()
     return count
 
 

@@ -7,9 +7,9 @@ named in the log, and that no more is spent on quickness than the budget has.  D
 bytes mean.
 
 Two rounds: first all runs of a call at once, then what is missing is rebuilt, with what the first
-round brought.  Where a shard is late in the first round, others are asked besides (a hedge), and the first
-that suffice win.  A bucket known to be slow is read around.  Who failed, was late or was not waited for is
-asked once more only where the others do not suffice.
+round brought, and each other shard is asked once for what several lack.  Where a shard is late in the first
+round, others are asked besides (a hedge), and the first that suffice win.  A bucket known to be slow is read
+around.  Who failed, was late or was not waited for is asked once more only where the others do not suffice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from objfs.store.ask import Answer, Asker, Question, failed
 from objfs.store.blocks import Blocks, blocks_of, nothing
 from objfs.store.call import Budget, Call, Try, nbytes
 from objfs.store.counters import Counters
-from objfs.store.healing import Healing, give_up, report, report_others, report_second
+from objfs.store.healing import Healing, give_up, join, report, report_others, report_second
 from objfs.store.health import HealthBoard
 from objfs.store.pace import PaceBoard
 from objfs.store.places import Places
@@ -69,18 +69,21 @@ class Fetcher:
 
         answers = await gather(ask, range(len(asks)))
         found = [answer.blocks for answer in answers]
-        healings = [
+        bad = [
             (number, healing)
             for number, run in enumerate(wanted)
             for healing in _healings(asks[number], answers[number], run)
         ]
-        if not healings:
+        if not bad:
             return found
+        numbers = [number for number, _ in bad]
+        healings = join(call, [healing for _, healing in bad])
 
         async def heal(item: tuple[int, Healing]) -> dict[int, bytes] | NotEnoughShards:
             return await self._heal(ring, call, item[1], answers[item[0]])
 
-        for (number, _), healed in zip(healings, await gather(heal, healings), strict=True):
+        done = await gather(heal, list(zip(numbers, healings, strict=True)))
+        for number, healed in zip(numbers, done, strict=True):
             if isinstance(healed, NotEnoughShards):
                 raise healed
             found[number] = found[number].replaced(healed)

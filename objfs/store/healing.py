@@ -1,7 +1,8 @@
 """Blocks of one shard that are to be had from others: what was brought so far, and what that means.
 
 Owns the count of sound blocks and the record of who failed and why, from which the log and the error are
-made.  Promises that a second answer never takes away what a first one brought.  Asks nobody.
+made, and which of several ask for the same blocks of others.  Promises that a second answer never takes away
+what a first one brought.  Asks nobody.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from objfs.errors import NotEnoughShards, SegmentGone
 from objfs.store.ask import Answer, Question
 from objfs.store.blocks import Blocks, beyond_help, lacking, rebuild_blocks
+from objfs.store.call import Call
 from objfs.store.places import Places
 
 log = logging.getLogger("objfs.store")
@@ -72,6 +74,65 @@ class Healing:
     def rebuild(self) -> dict[int, bytes]:
         """The wanted blocks; none of them is hopeless."""
         return rebuild_blocks(self.ask.layout, self.ask.shard, self.wanted, self.sources)
+
+
+def join(call: Call, healings: Sequence[Healing]) -> list[Healing]:
+    """The same, in their order; where blocks of several shards of one segment overlap they ask for the same
+    blocks of the other shards, if that is no more in all: then one answer serves all of them."""
+    joined = list(healings)
+    for group in _overlapping(healings):
+        first = min(healings[number].ask.first for number in group)
+        last = max(healings[number].ask.last for number in group)
+        wide = {number: _widened(healings[number], first, last) for number in group}
+        apart = sum(_price(call, healings[number]) for number in _outermost(healings, group))
+        if max(_price(call, healing) for healing in wide.values()) <= apart:
+            for number, healing in wide.items():
+                joined[number] = healing
+    return joined
+
+
+def _overlapping(healings: Sequence[Healing]) -> list[list[int]]:
+    """Positions of those that have blocks in common, of two or more."""
+
+    def place(number: int) -> tuple[bytes, int]:
+        ask = healings[number].ask
+        return ask.segment.uuid, ask.first
+
+    groups: list[list[int]] = []
+    reach = (b"", 0)
+    for number in sorted(range(len(healings)), key=place):
+        uuid, first = place(number)
+        if groups and uuid == reach[0] and first < reach[1]:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+            reach = (uuid, 0)
+        reach = (uuid, max(reach[1], healings[number].ask.last))
+    return [group for group in groups if len(group) > 1]
+
+
+def _outermost(healings: Sequence[Healing], group: Sequence[int]) -> list[int]:
+    """Those of a group whose blocks are not all asked for by another one."""
+    ranges: dict[tuple[int, int], int] = {}
+    for number in group:
+        ranges.setdefault((healings[number].ask.first, healings[number].ask.last), number)
+    return [
+        number
+        for (first, last), number in ranges.items()
+        if not any(one != (first, last) and one[0] <= first and last <= one[1] for one in ranges)
+    ]
+
+
+def _widened(healing: Healing, first: int, last: int) -> Healing:
+    return replace(healing, ask=replace(healing.ask, first=first, last=last))
+
+
+def _price(call: Call, healing: Healing) -> int:
+    """Blocks that it takes of shards which have not brought them yet."""
+    ask = healing.ask
+    answers = [call.answered(healing.of(shard)) for shard in range(ask.layout.code.n) if shard != ask.shard]
+    held = sum(answer is not None and not answer.blocks.bad for answer in answers)
+    return max(0, ask.layout.code.k - held) * (ask.last - ask.first)
 
 
 def report(healing: Healing, own: Answer, places: Places) -> None:

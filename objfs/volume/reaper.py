@@ -3,9 +3,12 @@
 Owns the rule of what is kept and the order of deleting.  Promises that nothing is deleted that a kept
 manifest refers to, that every batch is preceded by a look at the lease, that a process which was stopped in
 the middle of one looks again before the next delete, and that a segment is deleted only after it was
-condemned in a published manifest, the grace is over, every kept manifest is at least as new as the condemning
-one, and its row is gone, so that nothing can refer to it again.  What a bucket does not delete now is owed
-(``debts``) and deleted later.
+condemned in the table of a published manifest, the grace is over, every kept manifest is at least as new as
+the condemning one, and its row is gone, so that nothing can refer to it again.  What a bucket does not delete
+now is owed (``debts``) and deleted later.
+
+A manifest lists when segments were condemned, for the mount that comes after, but only of the oldest ones, as
+it is put with every checkpoint.  Of more this mount alone knows when; the next one counts the grace anew.
 
 A manifest is kept while it was the newest at some time within the recovery window or a read-only mount has
 it pinned (``readers``), and at least ``keep`` of them in any case.
@@ -16,7 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from objfs.codec.keys import KeyRing
 from objfs.model import NS, Segment, SegmentNo
@@ -35,7 +38,9 @@ log = logging.getLogger(__name__)
 
 SEARCH_INTERVAL_S = 600.0
 SEARCH_BATCH = 512
-"""Segments condemned by one search."""
+"""Segments condemned by one search, and deleted at once."""
+WAITING_MAX = 65_536
+"""Segments that wait for the end of the grace at once: 512 GiB of 8 MiB each, what searches find in a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +122,14 @@ class Reaper:
         self._condemned = {item.uuid: item for item in manifest.condemned if item.uuid in self._rows}
 
     def condemn(self, sequence: int, wall_ns: int) -> tuple[Condemned, ...]:
-        """What the manifest of a cut condemns; called at the cut, on the loop.  Rows condemned by now are so
-        in the image of that cut, and no chunk will ever refer to them again."""
+        """What the manifest of a cut lists of all that is condemned, the oldest first; called at the cut, on
+        the loop.  Rows condemned by now are so in the image of that cut, and no chunk will ever refer to them
+        again."""
         if self._strays is not None:
             self._strays.at_cut(sequence)
         for uuid in self._rows:
             self._condemned.setdefault(uuid, Condemned(uuid, sequence, wall_ns))
-        return tuple(self._condemned.values())
+        return tuple(islice(self._condemned.values(), CONDEMNED_MAX))
 
     def search(self) -> int:
         """Condemns segments without chunks, a bounded number; returns how many were found.  On the loop."""
@@ -142,7 +148,7 @@ class Reaper:
 
     @property
     def _room(self) -> int:
-        return max(0, CONDEMNED_MAX - len(self._rows))
+        return max(0, WAITING_MAX - len(self._rows))
 
     async def _search_when_due(self) -> None:
         """Now and then, since it looks at every segment's row; with it, old leases go."""
@@ -243,17 +249,19 @@ class Reaper:
         return len(unneeded)
 
     async def _delete_condemned(self, kept: Collection[int]) -> int:
+        """All that is ripe, in batches."""
+        deleted = 0
+        while ripe := self._ripe(kept):
+            deleted += await self._delete_batch(set(islice(ripe, SEARCH_BATCH)))
+        return deleted
+
+    async def _delete_batch(self, ripe: set[bytes]) -> int:
         """What is to be deleted is noted, then the rows go: from then on no chunk can refer to the segment,
         and its objects are garbage."""
-        ripe = self._ripe(kept)
-        if not ripe:
-            return 0
         await self._lease.check()
         ripe &= self._condemned.keys()  # another round may have gone on meanwhile
-        segments = {number: segment for number, segment, _ in self._table.condemned()}
-        await self.debts.owe(
-            place for uuid in sorted(ripe) for place in shards_of(segments[self._rows[uuid]])
-        )
+        segments = [self._table.segment(self._rows[uuid]) for uuid in sorted(ripe)]
+        await self.debts.owe(place for segment in segments for place in shards_of(segment))
         ripe &= self._condemned.keys()
         gone = self._table.drop_segments([self._rows[uuid] for uuid in sorted(ripe)])
         for uuid in ripe:

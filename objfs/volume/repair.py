@@ -94,7 +94,7 @@ async def make_plan(subject: Subject, survey: Survey) -> Plan:
     async with aclosing(survey.walk()) as walk:
         async for found in walk:
             listed = shard_faults(found.segment, found.listed, survey.seen)
-            faults = listing_faults(found, listed)
+            faults = listing_faults(found, listed, subject.buckets.slots)
             if faults and await survey.still(found):
                 plan.add(_need(found, listed, faults))
     subject.note(f"repair: {len(plan.due)} segments, {plan.requests} requests")

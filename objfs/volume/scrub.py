@@ -112,7 +112,7 @@ class Scrub:
         self._report.seen["segments"] += 1
         listed = shard_faults(found.segment, found.listed, self._survey.seen)
         readings = await self._read(found.segment, self._readable(found, listed))
-        faults = listing_faults(found, listed) | {
+        faults = listing_faults(found, listed, self._subject.buckets.slots) | {
             shard: reading.fault for shard, reading in readings.items() if reading.fault is not None
         }
         if not faults:

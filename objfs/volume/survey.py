@@ -150,9 +150,13 @@ def _size(segment: Segment) -> int:
     return sum(parts.object_size(shard) for shard in range(segment.code.n))
 
 
-def listing_faults(found: Found, listed: ShardFaults) -> dict[int, Fault]:
-    """What a listing shows of a segment.  A shard that only a manifest calls missing, and that is there, is
-    no fault: a manifest cannot be changed."""
+def listing_faults(found: Found, listed: ShardFaults, slots: Collection[Slot]) -> dict[int, Fault]:
+    """What a listing shows of a segment of a volume with these slots.
+
+    A shard that only a manifest calls missing, and that is there, is no fault: a manifest cannot be changed.
+    So one that was to go into a bucket which has left the volume meanwhile cannot be mended either: it is as
+    far away as that bucket.
+    """
     segment, right = found.segment, Layout.from_segment(found.segment)
     faults = {shard: Fault(UNLISTED, "its bucket was not listed", unseen=True) for shard in listed.unseen}
     for shard in listed.gone:
@@ -161,6 +165,8 @@ def listing_faults(found: Found, listed: ShardFaults) -> dict[int, Fault]:
             faults[shard] = Fault("shard-length", what)
         elif shard in listed.moved:
             faults[shard] = Fault("shard-moved", f"is in slot {listed.moved[shard]} instead")
+        elif found.number is None and segment.placement[shard] not in slots:
+            faults[shard] = Fault(UNLISTED, "its bucket has left the volume", unseen=True)
         elif shard in segment.missing:
             faults[shard] = Fault("shard-unplaced", "could not be placed when it was written")
         else:

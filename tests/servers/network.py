@@ -221,7 +221,10 @@ class Proxy:
             _reset(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a client, however many requests it carries."""
+        """One connection of a client, however many requests it carries; none that was accepted just before
+        the bucket was gone."""
+        if self._server is None:
+            _reset(writer)
         self._open[writer] = asyncio.current_task()
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -320,6 +323,7 @@ def network(endpoint: str, count: int, *, seed: int = 0) -> Iterator[list[Proxy]
 
 
 async def _cancel_all() -> None:
+    await asyncio.sleep(0)  # what was accepted just now begins, or it would never close its connection
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()

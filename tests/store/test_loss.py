@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from itertools import combinations, pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from objfs.codec import BLOCK, DATA_OFFSET, TAG
 from objfs.errors import NoSuchBucket, NotEnoughShards, Refused, SegmentGone, TimedOut, Unreachable
 from objfs.model import Code, Placed, Segment, Slot
 from objfs.store.ask import AskSettings
+from objfs.store.healing import join
 from objfs.store.health import HealthState
 from objfs.store.store import StoreSettings
 from tests.store.buckets import Fault, Volume, chunks, key_of, noise, text, whole
@@ -122,6 +124,45 @@ async def test_a_lost_bucket_costs_a_sequential_read_one_more_request() -> None:
     assert await volume.store.read_chunks(whole(segment, placed)) == datas
     assert len(volume.gets()) <= 4
     assert sum(size for _, _, size in volume.gets()) < 1.1 * segment.length
+
+
+@pytest.mark.parametrize("lost", list(combinations(range(4), 2)), ids=str)
+async def test_two_lost_buckets_cost_a_sequential_read_no_byte_twice(lost: tuple[int, int]) -> None:
+    """Shards are of unequal length; what both lack is rebuilt from the same bytes of the others."""
+    volume = Volume(Code(4, 2), 6)
+    datas = [noise(300_000 + 7919 * i, i) for i in range(20)]
+    segment, placed = await volume.store.write_segment(chunks(*datas))
+    assert len({end - start for start, end in pairwise(segment.cuts)}) == 4
+    for shard in lost:
+        volume.of(segment, shard).objects.clear()
+    volume.forget()
+    assert await volume.store.read_chunks(whole(segment, placed)) == datas
+    assert len(volume.gets()) == 4
+    assert sum(size for _, _, size in volume.gets()) < 1.02 * segment.length
+
+
+async def test_what_two_lost_shards_lack_together_is_never_more_than_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Any few chunks of a segment: what the others have brought already is not fetched again."""
+    volume = Volume(Code(4, 2), 6)
+    datas = [noise(100_000, i) for i in range(40)]
+    segment, placed = await volume.store.write_segment(chunks(*datas))
+    for shard in (0, 2):
+        volume.of(segment, shard).objects.clear()
+    generator, fewer = random.Random(3), 0
+    for _ in range(25):
+        chosen = sorted(generator.sample(range(40), 6))
+        wanted, costs = whole(segment, [placed[number] for number in chosen]), []
+        for way in (join, lambda _call, healings: healings):
+            volume.forget()
+            with monkeypatch.context() as patch:
+                patch.setattr("objfs.store.fetch.join", way)
+                assert await volume.store.read_chunks(wanted) == [datas[number] for number in chosen]
+            costs.append(sum(size for _, _, size in volume.gets()))
+        assert costs[0] <= costs[1]
+        fewer += costs[0] < costs[1]
+    assert fewer > 0
 
 
 async def test_a_small_read_without_its_shard_asks_k_others() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -91,6 +92,20 @@ async def test_a_segment_without_a_sound_header_is_not_recognized() -> None:
         volume.damage(segment, shard, 40)
     with pytest.raises(NotEnoughShards):
         await volume.store.recognize(segment.uuid, listing(volume, segment))
+
+
+async def test_two_shards_are_put_again_for_the_bytes_of_one_payload() -> None:
+    """One header, k shards to read, two objects to put; shards are of unequal length."""
+    volume = Volume(Code(4, 2), 6)
+    segment, _ = await volume.store.write_segment(chunks(*(noise(300_000 + 7919 * i, i) for i in range(20))))
+    for lost in combinations(range(segment.code.n), 2):
+        right = {shard: volume.of(segment, shard).objects.pop(key_of(segment, shard)) for shard in lost}
+        volume.forget()
+        healed = await volume.store.heal(replace(segment, missing=frozenset(lost)), lost)
+        assert healed.missing == frozenset()
+        assert {shard: volume.of(segment, shard).objects[key_of(segment, shard)] for shard in lost} == right
+        assert len(volume.gets()) == 5
+        assert sum(size for _, _, size in volume.gets()) < 1.02 * segment.length
 
 
 # --- moving --------------------------------------------------------------------------------

@@ -12,26 +12,19 @@ directory within its cap.  The figures are printed.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
-import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import boto3
-from moto.server import ThreadedMotoServer
-
 from objfs.errors import ExitCode
-from tests.servers import ceph
+from tests.servers.choice import SERVERS, make_buckets, serving
 from tests.servers.network import (
     BROKEN,
     FORBIDDEN,
@@ -48,6 +41,7 @@ from tests.servers.network import (
 )
 from tests.system.harness import VOLUME, Station
 from tests.system.load import Worker, differences
+from tests.system.watch import Watch
 
 MIB = 1024 * 1024
 CAP = 64 * MIB
@@ -73,50 +67,6 @@ STORM = (
 )
 GONE = 0.1
 """The share of the time in which all buckets are gone, in the middle; and of that for which one is, often."""
-
-
-@dataclass
-class Watch(threading.Thread):
-    """Measures a mount from outside; in bytes."""
-
-    pid: int
-    state: Path
-    memory: int = 0
-    disk: int = 0
-    _told: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        super().__init__(daemon=True)
-
-    __hash__ = threading.Thread.__hash__
-
-    def run(self) -> None:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            while not self._told.wait(LOOK_S):
-                self._look()
-
-    def _look(self) -> None:
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        self.memory = next(
-            (int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), self.memory
-        )
-        found = {(status.st_dev, status.st_ino): status.st_blocks * 512 for status in self._files()}
-        self.disk = max(self.disk, sum(found.values()))
-
-    def _files(self) -> Iterator[os.stat_result]:
-        """Files with names, and those without that the process has open."""
-        opened = list(Path(f"/proc/{self.pid}/fd").iterdir())
-        for path in [*self.state.rglob("*"), *opened]:
-            with contextlib.suppress(FileNotFoundError):
-                inside = path.parent != Path(f"/proc/{self.pid}/fd") or str(path.readlink()).startswith(
-                    f"{self.state}/"
-                )
-                if inside:
-                    yield path.stat()
-
-    def finish(self) -> None:
-        self._told.set()
-        self.join()
 
 
 @dataclass
@@ -171,7 +121,7 @@ def run(root: Path, endpoint: str, seconds: float, seed: int) -> Figures:
     """A volume over new buckets of a server.  Raises CommandFailed where a command does not end as it must;
     what else is wrong is among the figures' complaints.  Credentials come from the environment."""
     with network(endpoint, 3, seed=seed) as proxies, Station(root / "machine") as station:
-        urls = _buckets(endpoint, proxies)
+        urls = make_buckets(endpoint, proxies, "objfs-faults")
         station.mkfs(VOLUME, urls)
         mount = root / "mnt"
         station.mount(VOLUME, mount, "-o", OPTIONS)
@@ -187,17 +137,6 @@ def run(root: Path, endpoint: str, seconds: float, seed: int) -> Figures:
         _judge(figures)
         _compare(root, urls, figures)
         return figures
-
-
-def _buckets(endpoint: str, proxies: Sequence[Proxy]) -> list[str]:
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
-    with contextlib.closing(client):
-        for number in range(len(proxies)):
-            client.create_bucket(Bucket=f"objfs-faults-{number}")
-    return [
-        f"s3://objfs-faults-{number}/v?endpoint={proxy.endpoint}&region=us-east-1&path_style=1"
-        for number, proxy in enumerate(proxies)
-    ]
 
 
 def _weather(
@@ -283,22 +222,6 @@ def _repair(station: Station, figures: Figures) -> None:
 # --- running -------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def moto() -> Iterator[ceph.S3Server]:
-    """The server in this process, for machines without a real one."""
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield ceph.S3Server(f"http://{host}:{port}")
-    finally:
-        server.stop()
-
-
-SERVERS = {"ceph": ceph.running, "moto": moto}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
@@ -306,9 +229,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="objfs-faults-"))
-    with SERVERS[arguments.server]() as server:
-        os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
-        os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key
+    with serving(arguments.server) as server:
         figures = run(root, server.endpoint, 60 * arguments.minutes, arguments.seed)
     if not figures.complaints:
         shutil.rmtree(root)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.choice import moto
 from tests.system import faults
 from tests.system.harness import have_fuse
 
@@ -13,7 +14,7 @@ pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no 
 
 
 def test_i8_load_through_a_network_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with faults.moto() as server:
+    with moto() as server:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
         figures = faults.run(tmp_path, server.endpoint, seconds=8, seed=1)

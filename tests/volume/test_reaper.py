@@ -104,6 +104,60 @@ async def test_a_condemned_segment_goes_after_grace_and_window(
     assert one.reaper.search() == 0
 
 
+async def test_more_segments_than_a_manifest_lists_go_when_the_grace_is_over(
+    tmp_path: Path, patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large tree was deleted: all of it goes, not a bounded part a day; what the next mount cannot know the
+    age of goes a grace later."""
+    monkeypatch.setattr("objfs.volume.reaper.CONDEMNED_MAX", 3)
+    monkeypatch.setattr("objfs.volume.reaper.SEARCH_BATCH", 2)
+    site = Site(3)
+    one = await writer(site, tmp_path)
+    segments = [await data_segment(one, number) for number in range(5, 13)]
+    await change(one, b"with")
+    one.segments.used.clear()
+    while one.reaper.search():
+        pass
+    await change(one, b"without")
+    moment = one.checkpointer.moment
+    assert moment is not None
+    assert len(moment.manifest.condemned) == 3
+    await trio.sleep(90)
+    again = await remounted(one)
+    await change(again, b"remounted")
+    await trio.sleep(60)
+    await change(again, b"later")
+    await trio.sleep(40)
+    await again.reaper.round()
+    listed = {item.uuid for item in moment.manifest.condemned}
+    left = [segment.uuid for segment in segments if await shards(site, segment)]
+    assert set(left) == {segment.uuid for segment in segments} - listed
+    await trio.sleep(60)
+    await again.reaper.round()
+    assert [await shards(site, segment) for segment in segments] == [0] * 8
+    assert again.segments.rows == {}
+
+
+async def test_no_more_wait_than_may_and_the_rest_comes_after_them(
+    tmp_path: Path, patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objfs.volume.reaper.WAITING_MAX", 2)
+    site = Site(3)
+    one = await writer(site, tmp_path)
+    for number in range(5, 9):
+        await data_segment(one, number)
+    one.segments.used.clear()
+    found = []
+    while one.segments.rows:
+        found.append(one.reaper.search())
+        await change(one, b"%d" % len(found))
+        await trio.sleep(150)
+        await change(one, b"later %d" % len(found))
+        await trio.sleep(10)
+        await one.reaper.round()
+    assert found == [2, 2]
+
+
 async def test_grace_counts_over_remounts(tmp_path: Path, patient_clock: trio.testing.MockClock) -> None:
     """Only what a published manifest condemns counts; its time stands in the manifest."""
     site = Site(3)

@@ -12,15 +12,17 @@ import trio.testing
 
 from objfs.backends.base import Bucket
 from objfs.backends.wrappers.faults import Fault, FaultyBucket, Hang
-from objfs.codec import encode_shard, open_shard
+from objfs.codec import Layout, encode_shard, open_shard
 from objfs.errors import ExitCode
-from objfs.model import Segment, SegmentNo
+from objfs.model import Code, Segment, SegmentKind, SegmentNo, Slot
 from objfs.store import layout
 from objfs.volume.fsck import FsckOptions, at_hand
+from objfs.volume.fsck_map import shard_faults
 from objfs.volume.fsck_report import Grade, Report
 from objfs.volume.maintain import Alone, Ground
 from objfs.volume.scrub import Scrub, ScrubOrder
 from objfs.volume.scrub_book import NAME, Book
+from objfs.volume.survey import UNLISTED, Found, listing_faults
 from tests.volume.patients import CLEAN_TREE, HOST, Patient
 from tests.volume.rigs import running
 from tests.volume.support import PASSPHRASE, TrioClock
@@ -309,3 +311,21 @@ async def test_a_look_changes_nothing(patient: Patient) -> None:
     before = await objects(patient)
     await scrub(patient)
     assert await objects(patient) == before
+
+
+@pytest.mark.parametrize(("number", "rule"), [(None, UNLISTED), (SegmentNo(3), "shard-unplaced")])
+def test_a_shard_meant_for_a_bucket_that_left_the_volume_is_no_damage_of_an_older_moment(
+    number: SegmentNo | None, rule: str
+) -> None:
+    """After ``bucket replace`` of a bucket that was gone every scrub found damage that nothing could mend,
+    until the moments of the time between were too old to be kept.  A row can be changed, and is."""
+    slots = (Slot(0), Slot(1), Slot(2))
+    code, cuts = Code(2, 1), (0, 100_000, 200_000)
+    segment = Segment(bytes(16), SegmentKind.PAGES, 1, code, 200_000, cuts, slots, frozenset({1}))
+    sizes = {shard: Layout.from_segment(segment).object_size(shard) for shard in range(3)}
+    listed = {Slot(0): {0: sizes[0]}, Slot(2): {2: sizes[2]}, Slot(3): {}}
+    found = Found(segment, number, False, listed, 1)
+    there = [Slot(0), Slot(2), Slot(3)]
+    faults = listing_faults(found, shard_faults(segment, listed, there), there)
+    assert {shard: fault.rule for shard, fault in faults.items()} == {1: rule}
+    assert faults[1].unseen == (rule == UNLISTED)

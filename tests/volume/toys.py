@@ -169,6 +169,9 @@ class ToySegments:
     def condemned(self) -> list[tuple[SegmentNo, Segment, int]]:
         return [(number, self.rows[number], sequence) for number, sequence in self.gone.items()]
 
+    def segment(self, number: SegmentNo) -> Segment:
+        return self.rows[number]
+
     def drop_segments(self, numbers: Sequence[SegmentNo]) -> list[Segment]:
         for number in numbers:
             self.gone.pop(number, None)
