@@ -390,6 +390,7 @@ class Engine:
 
     async def close(self) -> None:
         """Gives everything back.  Without a clean end a lease that is ours stays, for the next mount here."""
+        await self._ship_the_rest()
         self.cache.close()
         if self.following is not None:
             self.following.close()
@@ -405,6 +406,16 @@ class Engine:
         log.warning("closed with data left in the local state; the lease stays with this machine")
         self.volume.meta.close()
         self.volume.replica.close()
+
+    async def _ship_the_rest(self) -> None:
+        """What background work still changed while it was stopped, after ``finish`` had shipped everything: a
+        table that ended clean is what was published, byte for byte."""
+        if not (self.clean and self.changed):
+            return
+        with trio.move_on_after(RELEASE_S) as scope:
+            scope.shield = True
+            await self.flush_if_possible()
+        self.clean = not self.changed
 
 
 def find_root(table: InodeTable, subdir: str) -> Ino:

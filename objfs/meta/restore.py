@@ -35,8 +35,9 @@ CREATE TEMP TABLE IF NOT EXISTS link (ino INTEGER PRIMARY KEY, gained INTEGER NO
 CREATE TEMP TABLE IF NOT EXISTS back (ino INTEGER PRIMARY KEY);
 CREATE TEMP TABLE IF NOT EXISTS lost (ino INTEGER PRIMARY KEY)
 """
-"""inside_*: what is below the path.  edit: a name, what it leads to and what it is to lead to.  link: names
-that an inode gains by that.  back: inodes whose rows are to be those of then.  lost: those without a name."""
+"""inside_*: what is below the path, and now in directories that were moved out of it.  edit: a name, what it
+leads to and what it is to lead to.  link: names that an inode gains by that.  back: inodes whose rows are to
+be those of then.  lost: those without a name."""
 
 _FOREVER = 2**63 - 1
 _THEN = ":then"
@@ -47,9 +48,16 @@ _EDITS = (
     f"({at('t.ino', 'entry', _KEY, _THEN)}) AS was, ({at('t.cookie', 'entry', _KEY, _THEN)}) "
     "FROM changed_entry c WHERE {where}) WHERE now IS NOT was"
 )
+# What was made since in a directory that was moved out goes with all that is in it.
 _WALK_NOW = (
-    "INSERT INTO inside_now WITH RECURSIVE below (ino) AS (SELECT :top UNION "
+    "INSERT INTO inside_now WITH RECURSIVE below (ino) AS (SELECT :top WHERE :top IS NOT NULL UNION "
+    "SELECT d.ino FROM inside_then d CROSS JOIN inode i ON i.ino = d.ino AND i.nlink > 0 "
+    f"AND (i.mode & {TYPE}) = {DIRECTORY} UNION "
     "SELECT e.ino FROM below b CROSS JOIN entry e ON e.parent = b.ino) SELECT ino FROM below"
+)
+_CAME_BELOW = (
+    "WITH RECURSIVE up (ino) AS (SELECT :parent UNION SELECT i.parent FROM up CROSS JOIN inode i "
+    "ON i.ino = up.ino) SELECT 1 FROM up WHERE ino IN inside_then LIMIT 1"
 )
 _WALK_THEN = (
     "INSERT INTO inside_then WITH RECURSIVE below (ino) AS (SELECT :top UNION "
@@ -57,7 +65,7 @@ _WALK_THEN = (
     "SELECT e.ino FROM below b CROSS JOIN entry_old e ON e.parent = b.ino "
     "WHERE e.born <= :then AND e.died > :then) SELECT ino FROM below"
 )
-# All that is in directories which are below the path now and were not.
+# All that is in directories which are there now and were not below the path.
 _EMPTIED = (
     "INSERT OR IGNORE INTO edit SELECT e.parent, e.name, e.ino, NULL, NULL FROM inside_now d "
     "CROSS JOIN entry e ON e.parent = d.ino WHERE d.ino NOT IN inside_then"
@@ -206,13 +214,12 @@ class Restores:
         row = self._db.one("SELECT ino FROM entry WHERE parent = ? AND name = ?", (plan.parent, plan.name))
         now = None if row is None else row[0]
         self._run(_WALK_THEN, plan, top=plan.then)
-        if self._db.one("SELECT 1 FROM inside_then WHERE ino = ?", (plan.parent,)) is not None:
+        if self._db.one(_CAME_BELOW, {"parent": plan.parent}) is not None:
             raise InvalidArgument(
                 "the directory of this path lay below it in the snapshot; restore the whole volume, "
                 "or another path"
             )
-        if now is not None:
-            self._run(_WALK_NOW, plan, top=now)
+        self._run(_WALK_NOW, plan, top=now)
         if now != plan.then:
             edit = (plan.parent, plan.name, now, plan.then)
             self._db.run("INSERT INTO edit VALUES (?, ?, ?, ?, NULL)", edit)

@@ -1,9 +1,11 @@
 """``make model``: random histories, compared with the model tree, at full length.
 
     python -m tests.conformance.model [--examples N --steps N] [--mount-examples N --mount-steps N]
+        [--snapshot-examples N]
 
-First the histories of ``tests/fs/test_model.py``, in this process; then the same rules as system calls on a
-real mount, with new mounts, a lost machine, a bucket that is away, and the kernel's caches dropped.
+First the histories of ``tests/fs/test_model.py``, in this process; then those of ``tests/moments``, with
+snapshots, restores, crashes and lost machines; then the first rules as system calls on a real mount, with new
+mounts, a lost machine, a bucket that is away, and the kernel's caches dropped.
 """
 
 from __future__ import annotations
@@ -19,19 +21,18 @@ from typing import ClassVar, TypeVar, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from objfs.errors import PosixError
 from tests.conformance import report
 from tests.conformance.mountfs import MountFs
 from tests.conformance.scratch import VOLUME, Scratch, run, scratch
-from tests.fs.test_model import MODES, NAMES, PLACES, Tree
+from tests.fs.test_model import MODES, NAMES, PLACES, Tree, lengths, offsets
+from tests.moments.search import search
 from tests.system.harness import REPOSITORY
 
 CHUNK = 64 * 1024
-OFFSETS = st.one_of(st.integers(0, 3 * CHUNK), st.sampled_from([0, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK]))
-LENGTHS = st.one_of(st.integers(0, 64), st.sampled_from([CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5]))
+OFFSETS, LENGTHS = offsets(CHUNK), lengths(CHUNK)
 T = TypeVar("T")
 
 
@@ -171,11 +172,13 @@ def main() -> bool:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--snapshot-examples", type=int, default=2000)
     parser.add_argument("--mount-examples", type=int, default=50)
     parser.add_argument("--mount-steps", type=int, default=40)
     options = parser.parse_args()
     well = not options.examples or in_process(options.examples, options.steps)
-    return well and on_a_mount(options.mount_examples, options.mount_steps)
+    well = well and search(options.snapshot_examples, options.steps)
+    return well and (not options.mount_examples or on_a_mount(options.mount_examples, options.mount_steps))
 
 
 if __name__ == "__main__":

@@ -30,8 +30,19 @@ COMPARE_EVERY = 4
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"n" * 255])
 PLACES = st.integers(0, 5)
-OFFSETS = st.one_of(st.integers(0, 3 * CHUNK), st.sampled_from([0, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK]))
-LENGTHS = st.one_of(st.integers(0, 64), st.sampled_from([CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5]))
+
+
+def offsets(chunk: int) -> st.SearchStrategy[int]:
+    """In a file of chunks of this size: anywhere, and where they meet."""
+    return st.one_of(st.integers(0, 3 * chunk), st.sampled_from([0, chunk - 1, chunk, chunk + 1, 2 * chunk]))
+
+
+def lengths(chunk: int) -> st.SearchStrategy[int]:
+    """Few bytes, and about as many as chunks have."""
+    return st.one_of(st.integers(0, 64), st.sampled_from([chunk - 1, chunk, chunk + 1, 2 * chunk + 5]))
+
+
+OFFSETS, LENGTHS = offsets(CHUNK), lengths(CHUNK)
 MODES = st.sampled_from([0o644, 0o755, 0o2775, 0o6755, 0o600])
 IDS = st.sampled_from([None, 0, 1000])
 XATTRS = st.sampled_from([b"user.a", b"user.b", b"trusted.c"])

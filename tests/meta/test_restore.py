@@ -168,6 +168,38 @@ def test_a_directory_that_was_moved_out_is_moved_back(table: MetaDatabase) -> No
     assert table.get(ROOT).nlink == 3
 
 
+def test_what_was_made_in_a_directory_that_was_moved_out_goes_as_a_whole(table: MetaDatabase) -> None:
+    """Also what lies deeper: else rows stay that no name leads to."""
+    top = mkdir(table, ROOT, b"top")
+    moved = mkdir(table, top, b"moved")
+    moment = table.create_snapshot(b"m", 1)
+    table.rename(top, b"moved", ROOT, b"elsewhere", RenameFlag.REPLACE, 5)
+    new = mkdir(table, moved, b"new")
+    below = mkfile(table, mkdir(table, new, b"deeper"), b"f")
+    restore(table, moment, b"/top")
+    assert list(image(table)) == [b"/", b"/top", b"/top/moved"]
+    assert below in table.orphans(10)
+    assert table.check() == []
+
+
+def test_a_path_whose_directory_came_to_lie_in_what_is_moved_back_cannot_be_restored(
+    table: MetaDatabase,
+) -> None:
+    """However deep: it would be moved into itself."""
+    deep = mkdir(table, mkdir(table, ROOT, b"a"), b"deep")
+    inner = mkdir(table, mkdir(table, deep, b"top"), b"inner")
+    moment = table.create_snapshot(b"m", 1)
+    table.rename(table.lookup(deep, b"top").ino, b"inner", ROOT, b"new", RenameFlag.REPLACE, 5)
+    table.rename(ROOT, b"a", inner, b"a", RenameFlag.REPLACE, 5)
+    table.rename(inner, b"a", inner, b"between", RenameFlag.REPLACE, 5)
+    table.rename(ROOT, b"new", ROOT, b"a", RenameFlag.REPLACE, 5)
+    table.rename(inner, b"between", inner, b"deep", RenameFlag.REPLACE, 5)
+    before = image(table)
+    with pytest.raises(InvalidArgument, match="lay below it"):
+        restore(table, moment, b"/a/deep/top")
+    assert image(table) == before
+
+
 def test_a_path_that_cannot_be_restored(table: MetaDatabase) -> None:
     top = mkdir(table, ROOT, b"top")
     inner = mkdir(table, top, b"inner")
