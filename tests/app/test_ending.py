@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from objfs.volume.open import Verdict
+from objfs.volume.reconcile import Verdict
 from tests.moments.world import MomentsWorld
 
 
