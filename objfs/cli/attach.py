@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from objfs.app.places import with_urls
@@ -24,15 +22,13 @@ def attach(
     name: str,
     urls: tuple[str, ...],
     add: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> None:
     """Learn volume NAME from its buckets; then it can be mounted here."""
     volume = VolumeHome(home(), name)
     if add:
         volume.require()
-    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = read_secret(name, secrets)
 
     async def job(offered: list[Offered]) -> tuple[Attached, list[str]]:
         attaching = add_places if add else attach_volume

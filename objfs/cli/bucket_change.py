@@ -14,19 +14,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from objfs.app.home import volume_of
 from objfs.app.rehouse import Wish, rehouse
 from objfs.backends.registry import parse_url
-from objfs.cli.context import F, home, json_option, say, show_json, show_table, size, table
+from objfs.cli.context import home, json_option, say, show_json, show_table, size, table
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.fields import JSON, Fields
 from objfs.volume.table import check_domain
 
-_SECRETS = ("passphrase_file", "key_file", "recovery_key_file")
 _NAME = click.argument("volume", metavar="NAME_OR_DIR")
 _BUCKET = click.argument("which", metavar="BUCKET")
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what it would take, and change nothing.")
 _DOMAIN = click.option("--domain", metavar="D", help="What the bucket fails together with.")
 
 
-def _common(command: F) -> F:
+def _common(command: Callable[..., object]) -> Callable[..., object]:
     return _NAME(secret_options(json_option(command)))
 
 
@@ -43,7 +42,7 @@ def add(
     witness: bool,
     dry_run: bool,
     as_json: bool,
-    **secrets: Path | None,
+    secrets: SecretFiles,
 ) -> None:
     """Add the bucket at URL to a volume, and move its share of the shards there."""
     wish = Wish("add", url=_url(url), domain=_domain(domain), witness=witness, dry_run=dry_run)
@@ -65,7 +64,7 @@ def replace(
     force: bool,
     dry_run: bool,
     as_json: bool,
-    **secrets: Path | None,
+    secrets: SecretFiles,
 ) -> None:
     """Put the bucket at URL in the place of BUCKET (slot, uuid or URL), which may be gone."""
     wish = Wish("replace", which, _url(url), _domain(domain), force=force, dry_run=dry_run)
@@ -77,9 +76,7 @@ def replace(
 @_BUCKET
 @click.option("--force", is_flag=True, help="Also where the volume then bears the loss of fewer buckets.")
 @_DRY_RUN
-def remove(
-    volume: str, which: str, force: bool, dry_run: bool, as_json: bool, **secrets: Path | None
-) -> None:
+def remove(volume: str, which: str, force: bool, dry_run: bool, as_json: bool, secrets: SecretFiles) -> None:
     """Move the shards of BUCKET (slot, uuid or URL) to the others and take it out of the volume."""
     _do(volume, Wish("remove", which, force=force, dry_run=dry_run), secrets, as_json)
 
@@ -87,7 +84,7 @@ def remove(
 @click.command("rebalance")
 @_common
 @_DRY_RUN
-def rebalance(volume: str, dry_run: bool, as_json: bool, **secrets: Path | None) -> None:
+def rebalance(volume: str, dry_run: bool, as_json: bool, secrets: SecretFiles) -> None:
     """Move shards to where load and domains want them, as few as that takes."""
     _do(volume, Wish("rebalance", dry_run=dry_run), secrets, as_json)
 
@@ -96,7 +93,7 @@ def rebalance(volume: str, dry_run: bool, as_json: bool, **secrets: Path | None)
 @_common
 @_BUCKET
 @click.option("--domain", metavar="D", required=True, help="What it fails together with; empty: nothing.")
-def label(volume: str, which: str, domain: str, as_json: bool, **secrets: Path | None) -> None:
+def label(volume: str, which: str, domain: str, as_json: bool, secrets: SecretFiles) -> None:
     """Say what BUCKET (slot, uuid or URL) fails together with."""
     _do(volume, Wish("label", which, domain=check_domain(domain)), secrets, as_json)
 
@@ -114,9 +111,9 @@ def _domain(text: str | None) -> str | None:
     return None if text is None else check_domain(text)
 
 
-def _do(volume: str, wish: Wish, secrets: Mapping[str, Path | None], as_json: bool) -> None:
+def _do(volume: str, wish: Wish, secrets: SecretFiles, as_json: bool) -> None:
     found = volume_of(home(), volume)
-    secret = partial(read_secret, found.name, SecretFiles(*(secrets[name] for name in _SECRETS)))
+    secret = partial(read_secret, found.name, secrets)
     with _bar(wish.action) as update:
         done = rehouse(found, secret, wish, update)
     if as_json:

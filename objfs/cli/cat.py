@@ -12,7 +12,7 @@ import click
 from objfs.app.cat import cat as read_alone
 from objfs.app.client import ControlClient
 from objfs.cli.differences import open_volume
-from objfs.cli.secret import secret_options
+from objfs.cli.secret import SecretFiles, secret_options
 from objfs.cli.volume import Volume, place_and_path
 from objfs.errors import NotMounted, UsageError
 
@@ -20,7 +20,7 @@ from objfs.errors import NotMounted, UsageError
 @click.command()
 @click.argument("words", metavar="[NAME_OR_DIR] PATH@SNAPSHOT", nargs=-1, required=True)
 @secret_options
-def cat(words: tuple[str, ...], **secrets: Path | None) -> None:
+def cat(words: tuple[str, ...], secrets: SecretFiles) -> None:
     """Write the file at PATH, as it was in SNAPSHOT, to standard output.
 
     PATH is a path on a mount, or a path in volume NAME, mounted or not.

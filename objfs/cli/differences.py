@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
 
 import click
 
 from objfs.app.differences import DifferenceCommands
 from objfs.cli.context import json_option, say, show_json, show_table, size, table
-from objfs.cli.secret import secret_options
+from objfs.cli.secret import SecretFiles, secret_options
 from objfs.cli.volume import Volume, place_and_path
 from objfs.volume.fields import JSON, Fields
 
@@ -29,7 +27,7 @@ VOLUME = click.argument("volume", metavar="NAME_OR_DIR")
 @json_option
 @secret_options
 def diff(
-    volume: str, older: str, newer: str, path: str, null: bool, as_json: bool, **secrets: Path | None
+    volume: str, older: str, newer: str, path: str, null: bool, as_json: bool, secrets: SecretFiles
 ) -> None:
     """Show what differs between SNAPSHOT and NEWER, or the present.
 
@@ -60,7 +58,7 @@ def restore(
     dry_run: bool,
     no_undo: bool,
     as_json: bool,
-    **secrets: Path | None,
+    secrets: SecretFiles,
 ) -> None:
     """Make the volume, or what is below PATH, what it was in SNAPSHOT, in place and at once.
 
@@ -91,7 +89,7 @@ def restore(
 @click.argument("words", metavar="[NAME_OR_DIR] PATH", nargs=-1, required=True)
 @json_option
 @secret_options
-def versions(words: tuple[str, ...], as_json: bool, **secrets: Path | None) -> None:
+def versions(words: tuple[str, ...], as_json: bool, secrets: SecretFiles) -> None:
     """List the snapshots in which the file at PATH differs, newest first, with size and time.
 
     PATH is a path on a mount, or a path in volume NAME, mounted or not.
@@ -114,7 +112,7 @@ def versions(words: tuple[str, ...], as_json: bool, **secrets: Path | None) -> N
 # --- asking and showing ----------------------------------------------------------------------
 
 
-def open_volume(word: str, secrets: Mapping[str, Path | None]) -> Volume:
+def open_volume(word: str, secrets: SecretFiles) -> Volume:
     """To be asked about what was."""
     return Volume(word, secrets, lambda engine: DifferenceCommands(engine).table())
 

@@ -32,9 +32,7 @@ def export(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     urls: tuple[str, ...],
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Write volume NAME, as it is or was at SNAPSHOT, or PATHs of it, to standard output as a tar archive.
 
@@ -45,7 +43,7 @@ def export(
     name, snapshot = name_and_snapshot(volume)
     selection = Selection(*(map(os.fsencode, words) for words in (paths, include, exclude)))
     visitor = Visitor(home(), name, urls)
-    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = read_secret(name, secrets)
     stream = sys.stdout.buffer
     with copying() as report:
         done = visitor.run(

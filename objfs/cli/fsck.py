@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import click
 
@@ -29,9 +28,7 @@ def fsck(
     take_over: bool,
     force: bool,
     as_json: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Check the whole volume: inode table, block map, segments, buckets, manifests, cache.
 
@@ -39,7 +36,7 @@ def fsck(
     bucket did not answer, and what could be seen is well.
     """
     found = volume_of(home(), volume)
-    secret = partial(read_secret, found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = partial(read_secret, found.name, secrets)
     report, left_out = run_fsck(
         found,
         secret,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import click
 
@@ -38,9 +37,7 @@ def gc(
     old_keys: bool,
     delete: bool,
     as_json: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Say what could be freed, and why it is still there; change nothing unless told.
 
@@ -49,7 +46,7 @@ def gc(
     if old_keys and not run:
         raise click.UsageError("--old-keys goes with --run")
     found = volume_of(home(), volume)
-    secret = partial(read_secret, found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = partial(read_secret, found.name, secrets)
     report = run_gc(found, Wish(run, old_keys, delete), secret, notes())
     if as_json:
         show_json(report | {"volume": found.name})

@@ -34,13 +34,11 @@ def key() -> None:
 @json_option
 def list_keys(
     name: str,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
     as_json: bool,
 ) -> None:
     """List the slots."""
-    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = read_secret(name, secrets)
 
     async def job(volume: OpenVolume) -> list[Slot]:
         return list_slots(volume.header)
@@ -75,12 +73,10 @@ def add_key(
     new_passphrase_file: Path | None,
     new_key_file: Path | None,
     recovery: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> None:
     """Add a slot: one more secret that opens the volume."""
-    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = read_secret(name, secrets)
     printed = new_recovery_key() if recovery else ""
     new = _new_secret(name, new_passphrase_file, new_key_file, printed)
 
@@ -113,12 +109,10 @@ def _new_secret(name: str, passphrase: Path | None, key_file: Path | None, print
 def remove_key(
     name: str,
     slot: int,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> None:
     """Remove slot SLOT; the last one cannot be removed."""
-    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = read_secret(name, secrets)
 
     async def job(volume: OpenVolume) -> None:
         await remove_slot(volume.buckets, volume.ring, volume.header, slot)
@@ -160,9 +154,7 @@ def rotate_key(
     recoveries: tuple[Path, ...],
     drop_slots: bool,
     rewrite: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> None:
     """Add a volume key for what is written from now on, while the volume is mounted nowhere.
 
@@ -170,7 +162,7 @@ def rotate_key(
     """
     volume = VolumeHome(home(), name)
     volume.require()
-    files = [SecretFiles(passphrase_file, key_file, recovery_key_file)]
+    files = [secrets]
     files += [SecretFiles(passphrase=path) for path in passphrases]
     files += [SecretFiles(key=path) for path in key_files] + [
         SecretFiles(recovery=path) for path in recoveries

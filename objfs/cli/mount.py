@@ -43,9 +43,7 @@ def mount(
     make_dir: bool,
     take_over: bool,
     force: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Mount volume NAME at DIRECTORY; returns when it is mounted."""
     extra = [word for word, given in (("ro", read_only), ("follow", follow)) if given]
@@ -55,10 +53,10 @@ def mount(
         subdir=subdir.strip("/") or asked.subdir,
         take_over=take_over or asked.take_over,
         force=force or asked.force,
-        passphrase_file=passphrase_file or asked.passphrase_file,
-        key_file=key_file or asked.key_file,
+        passphrase_file=secrets.passphrase or asked.passphrase_file,
+        key_file=secrets.key or asked.key_file,
     )
-    return run(name, directory, asked, recovery_key_file, foreground=foreground, make_dir=make_dir)
+    return run(name, directory, asked, secrets.recovery, foreground=foreground, make_dir=make_dir)
 
 
 def run(

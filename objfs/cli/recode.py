@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import click
 from rich.console import Console
@@ -35,9 +34,7 @@ def recode(
     fewer_buckets: bool,
     dry_run: bool,
     as_json: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Give a volume the code K+M: what is written from now on, then what it holds.
 
@@ -45,7 +42,7 @@ def recode(
     another code.
     """
     found, wanted = volume_of(home(), volume), parse_code(code, 0)
-    secret = partial(read_secret, found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = partial(read_secret, found.name, secrets)
     told: list[Mapping[str, JSON]] = []
 
     def tell(estimate: Mapping[str, JSON]) -> None:

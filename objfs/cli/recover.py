@@ -30,9 +30,7 @@ def recover(
     take_over: bool,
     force: bool,
     as_json: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Rebuild volume NAME from its segments, when its inode table and every checkpoint are gone.
 
@@ -43,7 +41,7 @@ def recover(
         raise UsageError("a volume with checkpoints is recovered by mounting it; without any, say --scan")
     volume = VolumeHome(home(), name)
     volume.require()
-    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = read_secret(name, secrets)
     if destination is not None:
         destination.mkdir(parents=True, exist_ok=True)
     done = rescue(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import click
 
@@ -32,9 +31,7 @@ def repair(
     take_over: bool,
     force: bool,
     as_json: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Put again the shards that are missing from the buckets, the most endangered segments first.
 
@@ -43,7 +40,7 @@ def repair(
     """
     found = volume_of(home(), volume)
     order = RepairOrder(dry_run, parse_size(rate) if rate else 0)
-    secret = partial(read_secret, found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = partial(read_secret, found.name, secrets)
 
     def told(plan: Mapping[str, JSON]) -> None:
         if not as_json:

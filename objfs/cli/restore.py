@@ -41,9 +41,7 @@ def restore(
     dry_run: bool,
     urls: tuple[str, ...],
     as_json: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Restore volume NAME as it is, or as it was at SNAPSHOT, or PATHs of it, into the directory DEST.
 
@@ -54,7 +52,7 @@ def restore(
     name, snapshot = name_and_snapshot(volume)
     order = RestoreOrder(destination, selection, snapshot, RestoreOptions(resume, verify))
     visitor = Visitor(home(), name, urls)
-    secret = read_secret(name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = read_secret(name, secrets)
     if dry_run:
         done = visitor.run(
             secret, notes(), lambda seen: look(seen, order, lambda found: _print(found.path, as_json))

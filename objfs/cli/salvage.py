@@ -27,9 +27,7 @@ def salvage(
     wanted: str,
     local: bool,
     as_json: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Copy into DESTINATION what was written to volume NAME here and is not in the buckets.
 
@@ -40,8 +38,7 @@ def salvage(
     volume.require()
     if destination.exists() and any(destination.iterdir()):
         raise UsageError(f"{destination} is not empty: give a directory that is, or a new one")
-    files = SecretFiles(passphrase_file, key_file, recovery_key_file)
-    done = run_salvage(volume, None if local else read_secret(name, files), destination, wanted, notes())
+    done = run_salvage(volume, None if local else read_secret(name, secrets), destination, wanted, notes())
     if as_json:
         show_json(done.to_json() | {"volume": name})
     else:

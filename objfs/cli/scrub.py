@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from functools import partial
-from pathlib import Path
 
 import click
 
@@ -42,9 +41,7 @@ def scrub(
     take_over: bool,
     force: bool,
     as_json: bool,
-    passphrase_file: Path | None,
-    key_file: Path | None,
-    recovery_key_file: Path | None,
+    secrets: SecretFiles,
 ) -> int:
     """Read and verify the shards of a volume, and the local copies; goes on where a scrub was cut off.
 
@@ -53,7 +50,7 @@ def scrub(
     """
     found = volume_of(home(), volume)
     order = parse_order(everything, sample, since, repair=repair, rate=rate)
-    secret = partial(read_secret, found.name, SecretFiles(passphrase_file, key_file, recovery_key_file))
+    secret = partial(read_secret, found.name, secrets)
     outcome = run_scrub(found, secret, order, options_here(take_over=take_over, force=force), notes())
     report = outcome.report
     if as_json:

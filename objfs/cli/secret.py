@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from objfs.volume.header import Secret
 
 CREDENTIAL = "objfs-passphrase"
 SECRET_MAX = 64 * 1024
-F = TypeVar("F", bound=Callable[..., object])
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,28 @@ class SecretFiles:
     recovery: Path | None = None
 
 
-def secret_options(command: F) -> F:
-    """The options by which a command learns the secret of an existing volume."""
+def secret_options(command: Callable[..., R]) -> Callable[..., R]:
+    """The options by which a command learns the secret of an existing volume; it gets them as ``secrets``."""
+
+    @wraps(command)
+    def gathered(
+        *words: object,
+        passphrase_file: Path | None,
+        key_file: Path | None,
+        recovery_key_file: Path | None,
+        **options: object,
+    ) -> R:
+        files = SecretFiles(passphrase_file, key_file, recovery_key_file)
+        return command(*words, secrets=files, **options)
+
     path = click.Path(path_type=Path, dir_okay=False)
-    command = click.option("--recovery-key-file", type=path, help="Open with the printed recovery key.")(
-        command
-    )
-    command = click.option("--key-file", type=path, help="Open with this key file.")(command)
-    return click.option("--passphrase-file", type=path, help="Read the passphrase from this file.")(command)
+    for option in (
+        click.option("--recovery-key-file", type=path, help="Open with the printed recovery key."),
+        click.option("--key-file", type=path, help="Open with this key file."),
+        click.option("--passphrase-file", type=path, help="Read the passphrase from this file."),
+    ):
+        gathered = option(gathered)
+    return gathered
 
 
 def read_secret(name: str, files: SecretFiles) -> Secret:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import TypeVar
 
 import click
 
 from objfs.app.snapshots import RULES, SnapshotCommands
 from objfs.cli.context import json_option, say, show_json, show_table, size, table
-from objfs.cli.secret import secret_options
+from objfs.cli.secret import SecretFiles, secret_options
 from objfs.cli.volume import Volume
 from objfs.errors import UsageError
 from objfs.volume.fields import Fields
@@ -28,7 +27,7 @@ def snapshot() -> None:
     """Named moments of a volume: taken in an instant, kept until deleted or pruned."""
 
 
-def _volume(word: str, secrets: Mapping[str, Path | None]) -> Volume:
+def _volume(word: str, secrets: SecretFiles) -> Volume:
     return Volume(word, secrets, lambda engine: SnapshotCommands(engine).table())
 
 
@@ -38,7 +37,7 @@ def _volume(word: str, secrets: Mapping[str, Path | None]) -> Volume:
 @click.option("--comment", default="", help="A line to know it by.")
 @NO_WAIT
 @secret_options
-def create(volume: str, name: str, comment: str, no_wait: bool, **secrets: Path | None) -> None:
+def create(volume: str, name: str, comment: str, no_wait: bool, secrets: SecretFiles) -> None:
     """Take a snapshot: all that was written before, as one moment.
 
     Returns when it is recoverable from the buckets.
@@ -56,7 +55,7 @@ def create(volume: str, name: str, comment: str, no_wait: bool, **secrets: Path 
 @click.option("--trash", is_flag=True, help="Those of the trash, and no others.")
 @json_option
 @secret_options
-def list_snapshots(volume: str, trash: bool, as_json: bool, **secrets: Path | None) -> None:
+def list_snapshots(volume: str, trash: bool, as_json: bool, secrets: SecretFiles) -> None:
     """List the snapshots, oldest first: what each refers to, and what it alone keeps."""
     _, found = _volume(volume, secrets).listed("snapshot-list", "snapshots", writes=False, trash=trash)
     if as_json:
@@ -84,7 +83,7 @@ def _held(one: Fields) -> str:
 @click.option("--force", is_flag=True, help="Also what is held.")
 @NO_WAIT
 @secret_options
-def delete(volume: str, names: tuple[str, ...], force: bool, no_wait: bool, **secrets: Path | None) -> None:
+def delete(volume: str, names: tuple[str, ...], force: bool, no_wait: bool, secrets: SecretFiles) -> None:
     """Delete snapshots.  What they alone keep is freed afterwards, in the background."""
     found = _volume(volume, secrets)
     for name in names:
@@ -98,7 +97,7 @@ def delete(volume: str, names: tuple[str, ...], force: bool, no_wait: bool, **se
 @VOLUME
 @NAME
 @secret_options
-def hold(volume: str, name: str, **secrets: Path | None) -> None:
+def hold(volume: str, name: str, secrets: SecretFiles) -> None:
     """Keep a snapshot: pruning leaves it, and deleting it needs --force."""
     _volume(volume, secrets).ask("snapshot-hold", writes=True, name=name, held=True)
     say(f"snapshot {name} is held")
@@ -108,7 +107,7 @@ def hold(volume: str, name: str, **secrets: Path | None) -> None:
 @VOLUME
 @NAME
 @secret_options
-def release(volume: str, name: str, **secrets: Path | None) -> None:
+def release(volume: str, name: str, secrets: SecretFiles) -> None:
     """Let a snapshot that is held be pruned and deleted."""
     _volume(volume, secrets).ask("snapshot-hold", writes=True, name=name, held=False)
     say(f"snapshot {name} is released")
@@ -143,7 +142,7 @@ def prune(
     yearly: int,
     dry_run: bool,
     as_json: bool,
-    **secrets: Path | None,
+    secrets: SecretFiles,
 ) -> None:
     """Delete the snapshots that no rule keeps; those that are held stay.
 
@@ -176,7 +175,7 @@ def prune(
 @snapshot.command()
 @VOLUME
 @secret_options
-def scheduled(volume: str, **secrets: Path | None) -> None:
+def scheduled(volume: str, secrets: SecretFiles) -> None:
     """Take a snapshot named by the time, and prune such ones by the policy in volume.toml.
 
     For timers: see contrib/systemd/objfs-snapshot@.timer.  A mount notes a failure in its log and status.

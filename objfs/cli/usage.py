@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import click
 
 from objfs.app.home import names_volume
 from objfs.app.snapshots import SnapshotCommands
 from objfs.cli.context import home, json_option, show_json, size
-from objfs.cli.secret import secret_options
+from objfs.cli.secret import SecretFiles, secret_options
 from objfs.cli.volume import Volume
 from objfs.model import ROOT
 from objfs.volume.fields import Fields
@@ -21,7 +20,7 @@ from objfs.volume.fields import Fields
 @click.argument("path", metavar="[PATH]", default="")
 @json_option
 @secret_options
-def usage(place: str, path: str, as_json: bool, **secrets: Path | None) -> None:
+def usage(place: str, path: str, as_json: bool, secrets: SecretFiles) -> None:
     """Show the bytes of a volume, or of the tree at PATH on its mount: live, kept by snapshots alone,
     shared, compressed, in the buckets, and unused there.
 

@@ -7,7 +7,6 @@ the root of the mount, or of the volume where none runs.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from objfs.app.home import names_volume, volume_of
@@ -33,13 +32,11 @@ class Volume:
     """What ``word`` names, asked through its mount or opened for the one question; ``secrets`` are those of
     ``secret_options``.  Raises NotMounted, NoSuchVolume."""
 
-    def __init__(self, word: str, secrets: Mapping[str, Path | None], table: Table) -> None:
+    def __init__(self, word: str, secrets: SecretFiles, table: Table) -> None:
         self.home: VolumeHome = volume_of(home(), word)
         self._word = word
         self._table = table
-        self._files = SecretFiles(
-            secrets["passphrase_file"], secrets["key_file"], secrets["recovery_key_file"]
-        )
+        self._files = secrets
 
     def secret(self) -> Secret:
         """Asked of a person only where it is needed."""
