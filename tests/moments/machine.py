@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from objfs.errors import InvalidArgument, NotFound, StaleHandle
 from objfs.meta.diff import Difference
@@ -118,6 +118,15 @@ class Moments(Tree):
         assert found == file.node.content
         return True
 
+    @initialize(length=LENGTHS)
+    def begin(self, length: int) -> None:
+        """A directory in a directory, a file that has a name there too, and a snapshot of it."""
+        super().begin(length)
+        self.mkdir(0, b"b", 0o755)
+        self.mkdir(1, b"c", 0o755)
+        self.link(0, b"a", 2, b"b")
+        self.take(wait=True)
+
     # --- rules: bytes, around the larger chunks of a real volume -----------------------
 
     @precondition(lambda self: self.opened)
@@ -196,6 +205,15 @@ class Moments(Tree):
         self.adopt(found)
         if done.undo is not None:
             self.snapshots[done.undo.name] = now
+
+    @precondition(lambda self: self.snapshots)
+    @rule(which=ANY, place=st.one_of(st.none(), ANY))
+    def restore_and_undo(self, which: int, place: int | None) -> None:
+        before, known = self.picture(), len(self.snapshots)
+        self.restore(which, place, True)
+        if len(self.snapshots) > known:
+            self.restore(known, None, False)
+            assert self.picture() == before
 
     @precondition(lambda self: self.snapshots)
     @rule(which=ANY, held=st.booleans())
