@@ -279,7 +279,8 @@ class Move:
                 for uuid, losses in borne.items()
                 if losses < self._before.get(uuid, self.figures.floor)
             ]
-            self._before = borne | self._before
+            if not self.figures.kills:
+                self._before = borne | self._before  # one that is newer must bear the least that is borne
 
     def _moment(self, scratch: Path) -> list[Segment]:
         """The segments of the newest moment, its pages among them, as a new machine finds them."""
