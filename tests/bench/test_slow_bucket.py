@@ -16,7 +16,8 @@ async def test_p99_with_one_of_six_buckets_2_s_late_stays_within_twice_the_healt
     healthy = await measure(SCALE, HEDGED, TrioClock(), late=False)
     hedged = await measure(SCALE, HEDGED, TrioClock(), late=True)
     assert hedged.quantile(0.99) <= 2 * healthy.quantile(0.99)
-    assert healthy.requests <= 1.05 * SCALE.reads
+    # What the reads of the warm-up did not spend may be spent later.
+    assert healthy.requests - SCALE.reads <= 0.05 * (SCALE.warm + SCALE.reads)
     assert hedged.requests <= 2 * SCALE.reads, "a sixth of the reads costs four requests"
 
 
