@@ -148,7 +148,8 @@ class MountTree(Tree):
 def in_process(examples: int, steps: int) -> bool:
     """``tests/fs/test_model.py``, over the doubles and over the real table and cache."""
     scale = {"OBJFS_MODEL_EXAMPLES": str(examples), "OBJFS_MODEL_STEPS": str(steps)}
-    command = [sys.executable, "-bb", "-m", "pytest", "-q", "tests/fs/test_model.py"]
+    command = [sys.executable, "-bb", "-m", "pytest", "-q", "-o", "faulthandler_timeout=0"]
+    command += ["tests/fs/test_model.py"]
     return subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **scale}).returncode == 0
 
 
