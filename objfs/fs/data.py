@@ -188,12 +188,14 @@ class Data:
 
     def _write_piece(self, ino: Ino, piece: Piece, part: bytes) -> DirtyRange | Exception:
         """Returns an error instead of raising it: the rows are right either way (a version that was
-        begun for nothing shows its base), so that earlier pieces can stay."""
+        begun for nothing shows its base, or goes), so that earlier pieces can stay."""
         old = self._table.chunk_at(ino, piece.number)
         chunk = old if old is not None and self._cache.writable(old) else self._begin(ino, piece, old)
         try:
             return self._cache.write(chunk, piece.offset, part)
         except (ObjfsError, OSError) as error:
+            if old is None:
+                self._table.clip_chunk(chunk.chunk, 0)
             return error
 
     def _begin(self, ino: Ino, piece: Piece, old: Chunk | None) -> Chunk:

@@ -2,7 +2,8 @@
 
 Owns ``inode.held``, the sum of the lengths of the versions in the file's map, holes before them in their
 chunk included.  Promises that a change costs no look at chunks that stay: whoever writes says by how much a
-chunk grew, whoever clips or removes subtracts what goes.  Counts anew only after a power cut.
+chunk grew, whoever clips or removes subtracts what goes.  Counts anew only after a power cut.  A version of
+no bytes leaves the map: stored, it would be one byte, which nobody has added and a truncate would subtract.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ _MISSED = (
     f"SELECT coalesce(sum({LENGTH}), 0) - i.held FROM inode i LEFT JOIN map m ON m.ino = i.ino "
     "LEFT JOIN chunk c ON c.chunk = m.chunk WHERE i.ino = ?"
 )
+_EMPTY = (
+    "DELETE FROM map WHERE ino = ?1 AND chunk IN (SELECT c.chunk FROM map m "
+    f"JOIN chunk c ON c.chunk = m.chunk WHERE m.ino = ?1 AND c.state = 0 AND {LENGTH} = 0)"
+)
+_EMPTIED = f"DELETE FROM map WHERE chunk IN (SELECT c.chunk FROM chunk c WHERE c.chunk = ? AND {LENGTH} = 0)"
 
 
 def add(database: Database, ino: Ino, nbytes: int) -> None:
@@ -53,15 +59,18 @@ def without(database: Database, ino: Ino, index: int) -> None:
 
 @contextmanager
 def clipping(database: Database, chunk: ChunkId) -> Iterator[None]:
-    """What a live version loses inside, its file no longer holds."""
+    """What a live version loses inside, its file no longer holds; one that shows nothing then is a hole."""
     before = database.one(_OF, (chunk,))
     yield
     after = database.one(_OF, (chunk,))
     if before is not None and after is not None:
         add(database, before[0], after[1] - before[1])
+        if not after[1]:
+            database.run(_EMPTIED, (chunk,))
 
 
 def count_anew(database: Database, ino: Ino) -> None:
     """From the rows themselves: after some of them were lost."""
+    database.run(_EMPTY, (ino,))
     row = database.one(_MISSED, (ino,))
     add(database, ino, 0 if row is None else row[0])

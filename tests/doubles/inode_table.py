@@ -489,6 +489,8 @@ class MemoryInodeTable:
                 kept.append(one._replace(length=keep, checksum=None, data=data))
         self._rows.dirty[chunk] = tuple(kept)
         self._hold(row.ino, self._length(chunk) - before)
+        if not self._length(chunk):
+            self._unmap([place for place, one in self._rows.live.items() if one == chunk])
 
     # --- dirty -------------------------------------------------------------------------
 

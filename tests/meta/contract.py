@@ -691,12 +691,15 @@ class ChunkContract:
         assert table.truncate(ino, CHUNK, 3, 9)
         assert table.get(ino).held == CHUNK
 
-    def test_a_chunk_that_is_clipped_before_its_first_byte_holds_nothing(self, table: Table) -> None:
+    def test_a_chunk_that_is_clipped_before_its_first_byte_is_a_hole(self, table: Table) -> None:
+        """Stored, it would be one byte, which the file does not count as held."""
         ino = mkfile(table, ROOT, b"f")
         chunk = table.begin_chunk(ino, 0, None, 0).chunk
         table.record_write(ino, 60, 1, [DirtyRange(chunk, 40, 20, 3, grown=60)])
         table.clip_chunk(chunk, 30)
         assert table.get(ino).held == 0
+        assert table.chunk_at(ino, 0) is None
+        assert table.freed(9) == [chunk]
 
     def test_truncates_within_a_truncate(self, table: Table) -> None:
         ino = mkfile(table, ROOT, b"f")
