@@ -40,7 +40,8 @@ def parse_config(text: str, where: str) -> VolumeConfig:
     """Raises BadSetting naming the file and the full key that is unknown, missing or wrong."""
     try:
         return _config_of(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, BadSetting, RecursionError) as error:
+    except (ValueError, BadSetting, RecursionError) as error:
+        # Not only what is no TOML: a number of more than 4,300 digits is a ValueError of its own.
         raise BadSetting(f"{where}: {error}") from None
 
 

@@ -56,6 +56,7 @@ def test_config_round_trip_and_mode(tmp_path: Path) -> None:
     ("text", "named"),
     [
         (HEAD + "colour = 1", "colour"),
+        pytest.param(HEAD + "colour = " + "1" * 5000, "4300 digits", id="a number of 5,000 digits"),
         (HEAD + "[settings]\ncahce_size = 1", "settings.cahce_size"),
         (HEAD + "[settings]\ncache_size = 'ten'", "settings.cache_size"),
         (HEAD + "[settings]\ncache_size = '10 XB'", "settings.cache_size"),
