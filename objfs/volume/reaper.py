@@ -128,7 +128,8 @@ class Reaper:
         if self._strays is not None:
             self._strays.at_cut(sequence)
         for uuid in self._rows:
-            self._condemned.setdefault(uuid, Condemned(uuid, sequence, wall_ns))
+            if uuid not in self._condemned:
+                self._condemned[uuid] = Condemned(uuid, sequence, wall_ns)
         return tuple(islice(self._condemned.values(), CONDEMNED_MAX))
 
     def search(self) -> int:
@@ -250,9 +251,9 @@ class Reaper:
 
     async def _delete_condemned(self, kept: Collection[int]) -> int:
         """All that is ripe, in batches."""
-        deleted = 0
-        while ripe := self._ripe(kept):
-            deleted += await self._delete_batch(set(islice(ripe, SEARCH_BATCH)))
+        ripe, deleted = iter(self._ripe(kept)), 0
+        while batch := set(islice(ripe, SEARCH_BATCH)):
+            deleted += await self._delete_batch(batch)
         return deleted
 
     async def _delete_batch(self, ripe: set[bytes]) -> int:
