@@ -93,13 +93,11 @@ class BucketWalk:
             await self._part(prefix, uuids)
             if number % 16 == 0:
                 subject.note(f"segments against buckets: {100 * number // len(split)} %")
-        silent = sorted(self._listing.silent.items())
-        names = ((subject.name(slot), why) for slot, why in silent)
-        say_silent(self._report, names, "bring it back and run fsck again")
+        say_silent(self._report, self._listing, subject.name, "bring it back and run fsck again")
         await self._settle_unknown()
         if subject.table is not None:
             await say_lost(subject, self._report, found.lost, found.why)
-        found.complete = not silent
+        found.complete = not self._listing.silent
         return found
 
     # --- what should be there ----------------------------------------------------------

@@ -8,7 +8,7 @@ missing.  Does not know which segments there should be.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from objfs.backends.base import Bucket, ObjectInfo
@@ -126,7 +126,7 @@ def say_unknown(report: Report, unknown: Mapping[bytes, int]) -> None:
         report.add("unknown", Grade.REMARK, f"{rest} more segments", "nothing names them")
 
 
-def say_silent(report: Report, silent: Iterator[tuple[str, str]], todo: str) -> None:
-    """One finding for each bucket, by its name, that was not listed."""
-    for name, why in silent:
-        report.add("bucket", Grade.UNSEEN, "its objects", why, bucket=name, todo=todo)
+def say_silent(report: Report, listing: Listing, name: Callable[[Slot], str], todo: str) -> None:
+    """One finding for each bucket that was not listed; ``name`` is what to call it."""
+    for slot, why in sorted(listing.silent.items()):
+        report.add("bucket", Grade.UNSEEN, "its objects", why, bucket=name(slot), todo=todo)

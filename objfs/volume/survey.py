@@ -77,9 +77,7 @@ class Survey:
                 for found in await self._found(uuid, places, part.newest_ns.get(uuid, 0)):
                     yield found
             self._unknown |= {uuid: total_bytes(places) for uuid, places in part.places.items()}
-        silent = sorted(self._listing.silent.items())
-        names = ((self._subject.name(slot), why) for slot, why in silent)
-        say_silent(self._report, names, "bring it back and look again")
+        say_silent(self._report, self._listing, self._subject.name, "bring it back and look again")
         await self._settle_unknown()
 
     async def row(self, number: SegmentNo) -> SegmentRow | None:
