@@ -11,10 +11,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
-import trio
-
 from objfs.app.clones import CloneCommands
-from objfs.app.control import Command, Report
+from objfs.app.control import Command, Report, telling
 from objfs.app.cost import cost_of
 from objfs.app.differences import DifferenceCommands
 from objfs.app.engine import Engine
@@ -34,8 +32,6 @@ from objfs.errors import MountError, UsageError
 from objfs.volume.fields import Fields
 
 log = logging.getLogger(__name__)
-
-PROGRESS_S = 0.2
 
 
 class Commands:
@@ -135,12 +131,12 @@ class Commands:
 
     async def bucket(self, request: Message, report: Report) -> Message:
         wish = Move.from_json(Fields(dict(request), "request"))
-        async with self._telling(report, self._rehouser.progress):
+        async with telling(report, self._rehouser.progress):
             return await self._rehouser.change(wish)
 
     async def recode(self, request: Message, report: Report) -> Message:
         wish = Recode.from_json(request)
-        async with self._telling(report, lambda: recode_progress(self._engine)):
+        async with telling(report, lambda: recode_progress(self._engine)):
             return await recode_running(self._engine, wish)
 
     async def scrub(self, request: Message, report: Report) -> Message:
@@ -163,25 +159,11 @@ class Commands:
 
     def _progress(self, report: Report) -> AbstractAsyncContextManager[None]:
         """Says how much is left while the body runs."""
-        return self._telling(report, lambda: {"left_bytes": self._engine.left_bytes})
+        return telling(report, lambda: {"left_bytes": self._engine.left_bytes})
 
     @asynccontextmanager
     async def _noting(self, report: Report) -> AsyncIterator[Callable[[str], None]]:
         """Passes on what the body is at, the last it said."""
         said: Message = {"note": ""}
-        async with self._telling(report, said.copy):
+        async with telling(report, said.copy):
             yield partial(said.__setitem__, "note")
-
-    @asynccontextmanager
-    async def _telling(self, report: Report, progress: Callable[[], Message]) -> AsyncIterator[None]:
-        """Says it again and again while the body runs."""
-
-        async def tell() -> None:
-            while True:
-                await report(progress())
-                await trio.sleep(PROGRESS_S)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(tell)
-            yield
-            nursery.cancel_scope.cancel()

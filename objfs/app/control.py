@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,6 +24,24 @@ log = logging.getLogger(__name__)
 
 Report: TypeAlias = Callable[[Message], Awaitable[None]]
 Command: TypeAlias = Callable[[Message, Report], Awaitable[Message]]
+
+TELL_S = 0.2
+"""Between two pieces of news of one command."""
+
+
+@contextlib.asynccontextmanager
+async def telling(report: Report, progress: Callable[[], Message]) -> AsyncIterator[None]:
+    """Reports the progress again and again while the body runs."""
+
+    async def tell() -> None:
+        while True:
+            await report(progress())
+            await trio.sleep(TELL_S)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 @contextlib.contextmanager

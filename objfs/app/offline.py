@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from objfs.app.client import ControlClient
-from objfs.app.control import Command
+from objfs.app.control import Command, Report
 from objfs.app.engine import Engine, Order, opened_engine
 from objfs.app.fsck import locked_run
 from objfs.app.options import MountOptions
@@ -52,17 +52,23 @@ def ask(
 def _alone(
     order: Order, table: Table, command: str, on_progress: Progress, arguments: Mapping[str, JSON]
 ) -> Message:
-    async def report(message: Message) -> None:
-        on_progress(message)
-        await trio.lowlevel.checkpoint()
-
     async def body() -> Message:
         async with working(order, lambda _note: None) as engine:
-            answer = await table(engine)[command](dict(arguments), report)
+            answer = await table(engine)[command](dict(arguments), reporting(on_progress))
             await engine.snapshots.clear()
         return answer
 
     return locked_run(order.home, body)
+
+
+def reporting(on_progress: Progress) -> Report:
+    """As a mount hears news that go to a person on this terminal."""
+
+    async def report(message: Message) -> None:
+        on_progress(message)
+        await trio.lowlevel.checkpoint()
+
+    return report
 
 
 @asynccontextmanager

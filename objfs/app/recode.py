@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import cast
 
-import trio
-
 from objfs.app.client import ControlClient
 from objfs.app.compaction import terms_of
+from objfs.app.control import telling
 from objfs.app.engine import Engine, Order, opened_engine
 from objfs.app.fsck import locked_run
-from objfs.app.offline import working
+from objfs.app.offline import reporting, working
 from objfs.app.options import MountOptions
 from objfs.app.prices import read_prices
 from objfs.app.wire import Message
@@ -33,7 +32,6 @@ from objfs.volume.recode_plan import Demand, Estimate
 from objfs.volume.table import data_slots, domains_of
 
 Told = Callable[[Message], None]
-TELL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,20 +161,11 @@ def _alone(home: VolumeHome, secret: Secret, wish: Wish, told: Told, on_progress
         opening = opened_engine if wish.dry_run else working
         async with opening(Order(home, secret, options), lambda _note: None) as engine:
             told(await _estimate(engine, wish))
-            # What the task began with by itself is part of what was asked for.
-            return {} if wish.dry_run else await _told(engine, wish, on_progress)
+            if wish.dry_run:
+                return {}
+            async with telling(reporting(on_progress), lambda: recode_progress(engine)):
+                # What the task began with by itself is part of what was asked for.
+                done = await _perform(engine, wish, Compacted())
+        return done
 
     return locked_run(home, body)
-
-
-async def _told(engine: Engine, wish: Wish, on_progress: Told) -> Message:
-    async def telling() -> None:
-        while True:
-            on_progress(recode_progress(engine))
-            await trio.sleep(TELL_S)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(telling)
-        done = await _perform(engine, wish, Compacted())
-        nursery.cancel_scope.cancel()
-    return done

@@ -7,17 +7,15 @@ that without a mount the volume is opened, changed and left as a mount would lea
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, cast
-
-import trio
 
 from objfs.app.buckets import OpenBucket, open_place
 from objfs.app.client import ControlClient
+from objfs.app.control import telling
 from objfs.app.engine import Engine, Order
-from objfs.app.offline import working
+from objfs.app.offline import reporting, working
 from objfs.app.options import MountOptions
 from objfs.app.places import run
 from objfs.app.wire import Message
@@ -33,7 +31,6 @@ from objfs.volume.table import BucketEntry, check_domain
 
 Action = Literal["add", "replace", "remove", "rebalance", "label"]
 ACTIONS = ("add", "replace", "remove", "rebalance", "label")
-TELL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,28 +199,12 @@ async def _alone(
     try:
         async with working(Order(home, secret, MountOptions()), lambda _note: None) as engine:
             rehouser = Rehouser(engine)
-            done = await _told(
-                engine, partial(rehouser.change, wish), lambda: on_progress(rehouser.progress())
-            )
+            async with telling(reporting(on_progress), rehouser.progress):
+                try:
+                    done = await rehouser.change(wish)
+                except ObjfsError:
+                    await engine.flush_if_possible()  # what was done before it failed is published
+                    raise
         return done
     finally:
         lock.release()
-
-
-async def _told(engine: Engine, job: Callable[[], Awaitable[Message]], tell: Callable[[], None]) -> Message:
-    """The job, with news of it; what it did before it failed is published all the same."""
-
-    async def telling() -> None:
-        while True:
-            tell()
-            await trio.sleep(TELL_S)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(telling)
-        try:
-            done = await job()
-        except ObjfsError:
-            await engine.flush_if_possible()
-            raise
-        nursery.cancel_scope.cancel()
-    return done
