@@ -28,8 +28,7 @@ class CloneCommands:
         return {"clone": self.clone}
 
     async def clone(self, request: Message, _report: Report) -> Message:
-        if self._engine.read_only:
-            raise ReadOnly("this mount is read-only: nothing can be cloned in it")
+        self._engine.require_writing("cloned")
         name = os.fsencode(text(request, "name"))
         origin, parent = self._origin(request), self._parent(request)
         made = await self._engine.cloner.clone(origin, parent, name)

@@ -14,7 +14,7 @@ import trio
 from objfs.app.control import Command, Report
 from objfs.app.engine import Engine
 from objfs.app.wire import Message, text
-from objfs.errors import ReadOnly, UsageError
+from objfs.errors import UsageError
 from objfs.meta.diff import Change, Difference
 from objfs.meta.versions import FileVersion, VersionsView
 from objfs.volume.fields import JSON
@@ -55,8 +55,7 @@ class DifferenceCommands:
             return found.changes(path)
 
     async def restore(self, request: Message, _report: Report) -> Message:
-        if self._engine.read_only:
-            raise ReadOnly("this mount is read-only: nothing can be restored in it")
+        self._engine.require_writing("restored")
         name, path = _bytes(request, "name"), _bytes(request, "path")
         outcome = await self._engine.restorer.restore(name, path, undo=request.get("undo") is not False)
         return {

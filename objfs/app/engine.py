@@ -318,6 +318,11 @@ class Engine:
             if self.gate.open:
                 await refresh_headers(self.volume.buckets, self.volume.ring)
 
+    def require_writing(self, done: str) -> None:
+        """Raises ReadOnly, with what cannot be ``done`` here."""
+        if self.read_only:
+            raise ReadOnly(f"this mount is read-only: nothing can be {done} in it")
+
     @property
     def epoch(self) -> int:
         return self.volume.lease.epoch if self.volume.lease is not None else 0

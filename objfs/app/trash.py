@@ -16,7 +16,6 @@ from objfs.app.control import Command, Report
 from objfs.app.differences import send
 from objfs.app.engine import Engine
 from objfs.app.wire import Message, text
-from objfs.errors import ReadOnly
 from objfs.meta.trash_view import Deleted, TrashView
 from objfs.model import Ino
 from objfs.volume.fields import JSON
@@ -40,19 +39,15 @@ class TrashCommands:
         return {"count": len(found), "days": self._engine.trash.days}
 
     async def undelete(self, request: Message, _report: Report) -> Message:
-        self._require_writing()
+        self._engine.require_writing("changed")
         path, to = os.fsencode(text(request, "path")), os.fsencode(text(request, "to")) or None
         name = os.fsencode(text(request, "name")) or await self._newest(path)
         done = await self._engine.restorer.undelete(name, path, to)
         return {"snapshot": os.fsdecode(name), "inodes": len(done.rewritten), "names": len(done.names)}
 
     async def empty(self, _request: Message, _report: Report) -> Message:
-        self._require_writing()
+        self._engine.require_writing("changed")
         return {"deleted": await self._engine.trash.empty()}
-
-    def _require_writing(self) -> None:
-        if self._engine.read_only:
-            raise ReadOnly("this mount is read-only: nothing can be changed in it")
 
     async def _newest(self, path: bytes) -> bytes:
         """The snapshot that shows what was deleted at a path.  Raises NotFound."""

@@ -91,5 +91,11 @@ class UsageView(TableView):
         return found
 
 
+def read_usage(path: Path) -> list[Usage]:
+    """Every sound row of the table at a path, ascending, over a connection of its own.  Blocking."""
+    with UsageView(path) as view:
+        return view.all_usage()
+
+
 def _sealed_length(frames: bytes) -> int:
     return sum(struct.unpack(f">{len(frames) // 4}I", frames))

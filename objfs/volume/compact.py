@@ -22,7 +22,7 @@ import trio
 from objfs.codec.index import MAX_CHUNKS, entry_size
 from objfs.codec.segment import used_code
 from objfs.errors import CodecError, Corrupt, ObjfsError, StoreError
-from objfs.meta.segment_usage import Usage, UsageView
+from objfs.meta.segment_usage import Usage, read_usage
 from objfs.meta.table import MetaDatabase
 from objfs.model import Chunk, Code, Location, Move, Placed, Segment, SegmentKind, SegmentNo
 from objfs.ports import DOING, Clock, Sealable, WriteGate
@@ -233,7 +233,7 @@ class Compactor:
         What cannot be read is left alone.  Raises ReadOnly, LeaseLost, and errors of the table.
         """
         async with self.alone():
-            found = await trio.to_thread.run_sync(self._look)
+            found = await trio.to_thread.run_sync(read_usage, self._around.table.path)
             units = plan([usage for usage in found if not self._avoid(usage.number)], terms)[:most]
             done = Compacted()
             for number, unit in enumerate(units):
@@ -267,10 +267,6 @@ class Compactor:
     def forgive(self) -> None:
         """What could not be rewritten is tried again with the next round."""
         self._avoided.clear()
-
-    def _look(self) -> list[Usage]:
-        with UsageView(self._around.table.path) as view:
-            return view.all_usage()
 
     def _avoid(self, number: SegmentNo) -> bool:
         return self._avoided.get(number, 0.0) > self._around.clock.monotonic()

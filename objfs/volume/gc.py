@@ -17,7 +17,7 @@ import trio
 
 from objfs.backends.base import Bucket, ObjectInfo
 from objfs.codec import Layout
-from objfs.meta.segment_usage import Usage, UsageView
+from objfs.meta.segment_usage import Usage, UsageView, read_usage
 from objfs.model import NS, Segment, Slot
 from objfs.ports import Clock
 from objfs.store import layout
@@ -89,7 +89,7 @@ class Survey:
         uploaded before."""
         order = self._order
         order.note("reading the inode table")
-        found = await trio.to_thread.run_sync(self._usage)
+        found = await trio.to_thread.run_sync(read_usage, order.volume.meta.path)
         known = await order.known()
         self._count(found, known)
         await self._list({one.segment.uuid for one in found} | _blobs(known.kept), len(found))
@@ -103,10 +103,6 @@ class Survey:
         }
         self._say_unknown(after)
         return self.report
-
-    def _usage(self) -> list[Usage]:
-        with UsageView(self._order.volume.meta.path) as view:
-            return view.all_usage()
 
     def _uuids(self) -> set[bytes]:
         with UsageView(self._order.volume.meta.path) as view:

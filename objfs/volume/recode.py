@@ -20,7 +20,7 @@ import trio
 from objfs.codec import check_code
 from objfs.codec.segment import COPY_LIMIT
 from objfs.errors import ObjfsError, UsageError
-from objfs.meta.segment_usage import Usage, UsageView
+from objfs.meta.segment_usage import UsageView, read_usage
 from objfs.model import Code, Segment
 from objfs.store.placement import describe, tolerance
 from objfs.volume.checkpoint import Checkpointer, Moment
@@ -82,13 +82,9 @@ async def publish_code(
 async def estimate_recode(volume: OpenVolume, moment: Moment, terms: Terms, code: Code) -> Estimate:
     """For another code, or for what the present one has left to do.  Asks no bucket."""
 
-    def look() -> list[Usage]:
-        with UsageView(volume.meta.path) as view:
-            return view.all_usage()
-
     entries = volume.header.buckets
     ground = Ground(code, data_slots(entries), domains_of(entries))
-    found = await trio.to_thread.run_sync(look)
+    found = await trio.to_thread.run_sync(read_usage, volume.meta.path)
     return estimate(found, stacked(moment), ground, replace(terms, below=0.0, code=code))
 
 
