@@ -11,7 +11,8 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +20,7 @@ import trio
 
 from objfs.app.wire import LINE_MAX, Message, decode, encode, failure, first_cause, text
 from objfs.errors import MountError, ObjfsError, UsageError
+from objfs.volume.fields import JSON
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,13 @@ Command: TypeAlias = Callable[[Message, Report], Awaitable[Message]]
 
 TELL_S = 0.2
 """Between two pieces of news of one command."""
+
+
+async def send(report: Report, key: str, items: Iterable[JSON], batch: int) -> None:
+    """A long listing, as progress: so many in one line."""
+    left = iter(items)
+    while part := list(islice(left, batch)):
+        await report({key: part})
 
 
 @contextlib.asynccontextmanager

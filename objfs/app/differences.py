@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import trio
 
-from objfs.app.control import Command, Report
+from objfs.app.control import Command, Report, send
 from objfs.app.engine import Engine
 from objfs.app.wire import Message, text
 from objfs.errors import UsageError
@@ -47,7 +47,7 @@ class DifferenceCommands:
             engine.table.plan_restore(since, engine.fs.settings.root, path)
         end = None if until is None else until.generation
         changes = await trio.to_thread.run_sync(self._compare, since.generation, end, path)
-        await send(report, [_change(one) for one in changes])
+        await send(report, "items", map(_change, changes), BATCH)
         return {"count": len(changes)}
 
     def _compare(self, since: int, until: int | None, path: bytes) -> list[Change]:
@@ -72,18 +72,12 @@ class DifferenceCommands:
 
     async def versions(self, request: Message, report: Report) -> Message:
         found = await trio.to_thread.run_sync(self._versions, _bytes(request, "path"))
-        await send(report, [_version(one) for one in found])
+        await send(report, "items", map(_version, found), BATCH)
         return {"count": len(found)}
 
     def _versions(self, path: bytes) -> list[FileVersion]:
         with VersionsView(self._engine.table.path, self._engine.fs.settings.root) as view:
             return view.versions(path)
-
-
-async def send(report: Report, items: list[JSON]) -> None:
-    """A long listing, as progress."""
-    for begin in range(0, len(items), BATCH):
-        await report({"items": items[begin : begin + BATCH]})
 
 
 def _bytes(request: Message, key: str) -> bytes:

@@ -7,13 +7,12 @@ as progress.  Holds no state.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import trio
 
-from objfs.app.control import Command, Report
+from objfs.app.control import Command, Report, send
 from objfs.app.engine import Engine
 from objfs.app.inspect import at_path
 from objfs.app.wire import Message, text
@@ -57,7 +56,7 @@ class SnapshotCommands:
         found = await trio.to_thread.run_sync(
             _read, self._engine, lambda view: [*view.snapshots(lambda one: one.trash == trash)]
         )
-        await _send(report, (_described(one) | {"own_bytes": own} for one, own in found))
+        await send(report, "snapshots", (_described(one) | {"own_bytes": own} for one, own in found), BATCH)
         return {"count": len(found)}
 
     async def delete(self, request: Message, _report: Report) -> Message:
@@ -71,7 +70,7 @@ class SnapshotCommands:
     async def prune(self, request: Message, report: Report) -> Message:
         policy, dry = _policy(request), request.get("dry_run") is not False
         verdicts = await self._engine.snapshots.prune(policy, dry=dry)
-        await _send(report, map(_decided, verdicts))
+        await send(report, "snapshots", map(_decided, verdicts), BATCH)
         return _counted(verdicts)
 
     async def scheduled(self, _request: Message, _report: Report) -> Message:
@@ -97,12 +96,6 @@ class SnapshotCommands:
 def _read(engine: Engine, job: Callable[[UsageView], T]) -> T:
     with UsageView(engine.table.path) as view:
         return job(view)
-
-
-async def _send(report: Report, snapshots: Iterable[Mapping[str, JSON]]) -> None:
-    left = iter(snapshots)
-    while part := [dict(one) for one in islice(left, BATCH)]:
-        await report({"snapshots": [*part]})
 
 
 def _name(request: Message) -> bytes:

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import trio
 
-from objfs.app.control import Command, Report
-from objfs.app.differences import send
+from objfs.app.control import Command, Report, send
+from objfs.app.differences import BATCH
 from objfs.app.engine import Engine
 from objfs.app.wire import Message, text
 from objfs.meta.trash_view import Deleted, TrashView
@@ -35,7 +35,7 @@ class TrashCommands:
     async def list(self, request: Message, report: Report) -> Message:
         path = os.fsencode(text(request, "path"))
         found = await self._look(lambda view, root: view.deleted(path, root))
-        await send(report, [_described(one) for one in found])
+        await send(report, "items", map(_described, found), BATCH)
         return {"count": len(found), "days": self._engine.trash.days}
 
     async def undelete(self, request: Message, _report: Report) -> Message:
