@@ -20,6 +20,7 @@ from objfs.app.buckets import OpenBucket, opened
 from objfs.app.clock import SystemClock, VolumeClock
 from objfs.app.cloning import Cloner
 from objfs.app.compaction import make_compactor
+from objfs.app.exchange import Exchange
 from objfs.app.follow import Following
 from objfs.app.footprint import Footprint, log_limit
 from objfs.app.losses import Losses
@@ -41,6 +42,7 @@ from objfs.ports import Clock, InodeTable, WriteGate
 from objfs.store.store import StoreSettings
 from objfs.volume.bygone import BygoneStore
 from objfs.volume.checkpoint import Checkpointer, Parts
+from objfs.volume.compact import Compactor
 from objfs.volume.debts import Debts
 from objfs.volume.header import Secret, VolumeHeader
 from objfs.volume.heal import make_healer
@@ -106,11 +108,7 @@ class Engine:
         self.losses = Losses(volume.meta)
         self.cache.on_loss(self.losses.note)
         self.reaper = self._make_reaper()
-        self.compactor = (
-            make_compactor(volume, self.cache, self.reaper, settings, clock)
-            if self.reaper is not None
-            else None
-        )
+        self.compactor = self._make_compactor()
         self.pin = self._make_pin()
         self._mutations = MutationGate(volume.gate)
         self.safety = Safety(self._mutations, self.reaper)
@@ -133,12 +131,11 @@ class Engine:
         self.standing = Standing(lambda: self.table.path, lambda: self.header, self._blobs)
         self.fs = self._make_fs(options)
         self.snapshot_dir = options.snapshot_dir
-        self.restorer = Restorer(
-            volume.meta, self.cache, self.fs, self._mutations, self.clock, self._log_sync.sync
+        self.exchange = Exchange(
+            volume.meta, self.cache, self.fs, self._mutations, clock, self._log_sync.sync
         )
-        self.cloner = Cloner(
-            volume.meta, self.cache, self.fs, self._mutations, self.clock, self._log_sync.sync
-        )
+        self.restorer = Restorer(self.exchange)
+        self.cloner = Cloner(self.exchange)
         self.following = self._make_following() if options.follow else None
         self.operations = self._make_operations(options)
         self._upkeep = self._make_upkeep()
@@ -188,6 +185,11 @@ class Engine:
         )
         reaper.resume(volume.moment.manifest)
         return reaper
+
+    def _make_compactor(self) -> Compactor | None:
+        if self.reaper is None:
+            return None
+        return make_compactor(self.volume, self.cache, self.reaper, self.settings, self.clock)
 
     def _make_pin(self) -> PinHolder | None:
         """None too where the volume has features that forbid this version to write anything."""

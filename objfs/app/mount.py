@@ -184,7 +184,7 @@ async def _answer_the_kernel(plan: MountPlan, life: Life, engine: Engine, readin
     options = fuse_options(plan.volume.name, flags, allow_other=plan.options.allow_other)
     session = Session(engine.operations, plan.directory, options)
     session.mount()
-    engine.restorer.kernel = engine.cloner.kernel = session
+    engine.exchange.kernel = session
     clean = False
     try:
         life.mounted()

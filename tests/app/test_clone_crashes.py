@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from objfs.app.cloning import Cloner
-from objfs.app.restoring import Replaced
+from objfs.app.exchange import Exchange, Replaced
 from objfs.backends.wrappers.faults import Fault, Hang
 from objfs.errors import NotFound
 from objfs.meta.clone import Origin
@@ -68,8 +68,8 @@ def cloner(world: RealWorld, dying: Dying) -> Cloner:
     async def sync() -> None:
         await world.cache.sync()
 
-    made = Cloner(world.table, world.cache, world.fs, world.gate, world.clock, dying.before(sync))
-    made.kernel = dying
+    table, cache, fs, gate = world.table, world.cache, world.fs, world.gate
+    made = Cloner(Exchange(table, cache, fs, gate, world.clock, dying.before(sync), dying))
     world.cache.sync = dying.before(world.cache.sync)  # type: ignore[method-assign, assignment]
     freeze = world.cache.freeze_only
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 import trio
 import trio.testing
 
 from objfs.app.cloning import Cloner
-from objfs.app.restoring import Replaced
 from objfs.errors import Exists, ReadOnly, StaleHandle
 from objfs.fs import Caller
 from objfs.meta.clone import Cloned, Origin
 from objfs.model import ROOT, Ino
 from objfs.volume.snapshots import SnapshotKeeper
+from tests.app.exchanges import Kernel, exchange_in
 from tests.fs.memory import CHUNK
 from tests.fs.real import RealWorld
 
@@ -24,28 +23,8 @@ LONG = bytes(range(1, 251)) * (3 * CHUNK // 250)
 """Some chunks of a file."""
 
 
-class Kernel:
-    """Remembers what it was told to forget."""
-
-    def __init__(self) -> None:
-        self.told: list[Replaced] = []
-
-    async def forget(self, changes: Replaced) -> None:
-        self.told.append(changes)
-
-
-@pytest.fixture
-def world() -> Iterator[RealWorld]:
-    world = RealWorld()
-    yield world
-    world.close()
-
-
 def cloner(world: RealWorld) -> Cloner:
-    async def sync() -> None:
-        await trio.to_thread.run_sync(world.table.sync_log)
-
-    return Cloner(world.table, world.cache, world.fs, world.gate, world.clock, sync)
+    return Cloner(exchange_in(world))
 
 
 async def clone(world: RealWorld, source: bytes, target: bytes) -> Cloned:
@@ -245,9 +224,8 @@ async def test_what_is_refused_leaves_nothing_and_holds_nobody(world: RealWorld)
 
 async def test_the_kernel_forgets_that_the_name_was_not_there(world: RealWorld) -> None:
     await written(world, b"f", b"before")
-    made = cloner(world)
-    made.kernel = kernel = Kernel()
-    await made.clone(Origin(world.fs.lookup(ROOT, b"f").ino), ROOT, b"g")
+    kernel = Kernel()
+    await Cloner(exchange_in(world, kernel)).clone(Origin(world.fs.lookup(ROOT, b"f").ino), ROOT, b"g")
     (told,) = kernel.told
     assert list(told.names()) == [(ROOT, b"g")]
     assert list(told.inodes()) == [ROOT]

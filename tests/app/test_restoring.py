@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
-import trio
 
-from objfs.app.restoring import Replaced, Restorer
+from objfs.app.restoring import Restorer
 from objfs.errors import NotFound, ReadOnly, StaleHandle
 from objfs.fs import Caller
 from objfs.model import ROOT, Ino
+from tests.app.exchanges import Kernel, exchange_in
 from tests.fs.real import RealWorld
 
 USER = Caller(1000, 100)
 
 
-class Kernel:
-    """Remembers what it was told to forget."""
-
-    def __init__(self) -> None:
-        self.told: list[Replaced] = []
-
-    async def forget(self, changes: Replaced) -> None:
-        self.told.append(changes)
-
-
-@pytest.fixture
-def world() -> Iterator[RealWorld]:
-    world = RealWorld()
-    yield world
-    world.close()
-
-
 def restorer(world: RealWorld) -> Restorer:
-    async def sync() -> None:
-        await trio.to_thread.run_sync(world.table.sync_log)
-
-    made = Restorer(world.table, world.cache, world.fs, world.gate, world.clock, sync)
-    made.kernel = Kernel()
-    return made
+    return Restorer(exchange_in(world, Kernel()))
 
 
 async def written(world: RealWorld, name: bytes, content: bytes) -> Ino:
@@ -141,10 +118,9 @@ async def test_the_kernel_is_told_of_what_it_knows(world: RealWorld) -> None:
     for one in (ino, unknown):
         world.fs.set_xattr(one, b"user.x", b"1")
     gone = await written(world, b"gone", b"")
-    made = restorer(world)
-    await made.restore(b"good", b"/", undo=False)
-    assert isinstance(made.kernel, Kernel)
-    (told,) = made.kernel.told
+    kernel = Kernel()
+    await Restorer(exchange_in(world, kernel)).restore(b"good", b"/", undo=False)
+    (told,) = kernel.told
     assert set(told.inodes()) == {ROOT, ino}
     assert list(told.names()) == [(ROOT, b"gone")]
     assert gone not in told.inodes()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
+from objfs.app.exchange import Exchange
 from objfs.app.restoring import Restorer
 from objfs.errors import StaleHandle
 from objfs.fs import Caller, FileSystem
@@ -79,8 +80,9 @@ class Mount(RealWorld):
     async def undelete(self, path: bytes, to: bytes | None = None) -> None:
         with TrashView(self.table.path) as view:
             name = view.moment_of(path).name
-        restorer = Restorer(self.table, self.cache, self.fs, self.gate, self.watch, trio.lowlevel.checkpoint)
-        await restorer.undelete(name, path, to)
+        sync = trio.lowlevel.checkpoint
+        exchange = Exchange(self.table, self.cache, self.fs, self.gate, self.watch, sync)
+        await Restorer(exchange).undelete(name, path, to)
 
 
 @pytest.fixture
