@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from azure.core import exceptions as azure
 from azure.core.exceptions import AzureError, HttpResponseError
 
+from objfs.backends.statuses import kind_of, no_answer
 from objfs.errors import (
     BucketError,
     BucketFull,
@@ -53,21 +54,6 @@ _CODES: Mapping[str, type[BucketError]] = {
     "AccountQuotaExceeded": BucketFull,
     "FeatureVersionMismatch": ContractBroken,
     "UnsupportedHeader": ContractBroken,
-}
-
-_STATUSES: Mapping[int, type[BucketError]] = {
-    401: Refused,
-    403: Refused,
-    404: NoSuchObject,
-    408: TimedOut,
-    409: Throttled,
-    411: ContractBroken,
-    412: ObjectExists,
-    416: RangeError,
-    429: Throttled,
-    501: ContractBroken,
-    503: Throttled,
-    507: BucketFull,
 }
 
 _CLIENT_SIDE: tuple[tuple[type[AzureError], type[BucketError]], ...] = (
@@ -117,9 +103,7 @@ def _read(failure: Exception) -> tuple[type[BucketError], str]:
             return kind, str(failure)
     if isinstance(failure, HttpResponseError):
         return _answered(failure)
-    if isinstance(failure, OSError):
-        return Unreachable, str(failure)
-    return Unreachable, f"the answer makes no sense ({type(failure).__name__}: {failure})"
+    return no_answer(failure)
 
 
 def _answered(failure: HttpResponseError) -> tuple[type[BucketError], str]:
@@ -129,6 +113,5 @@ def _answered(failure: HttpResponseError) -> tuple[type[BucketError], str]:
     if status < 300:  # an answer that broke off, or one that cannot be read
         return Unreachable, str(failure)
     hint = f" ({HINTS[code]})" if code in HINTS else ""
-    fallback = Unreachable if status >= 500 else BucketError
     said = str(failure.message).splitlines() or [""]
-    return _CODES.get(code) or _STATUSES.get(status) or fallback, f"{status} {code}: {said[0]}{hint}"
+    return _CODES.get(code) or kind_of(status), f"{status} {code}: {said[0]}{hint}"

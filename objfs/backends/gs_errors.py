@@ -12,14 +12,11 @@ import requests
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError, TransportError
 
+from objfs.backends.statuses import kind_of, no_answer
 from objfs.errors import (
     BucketError,
     BucketFull,
-    ContractBroken,
     NoSuchBucket,
-    NoSuchObject,
-    ObjectExists,
-    RangeError,
     Refused,
     Throttled,
     TimedOut,
@@ -31,22 +28,6 @@ _REASONS: Mapping[str, type[BucketError]] = {
     "storageQuotaExceeded": BucketFull,
     "rateLimitExceeded": Throttled,
     "userRateLimitExceeded": Throttled,
-}
-
-_STATUSES: Mapping[int, type[BucketError]] = {
-    401: Refused,
-    403: Refused,
-    404: NoSuchObject,
-    408: TimedOut,
-    409: Throttled,
-    411: ContractBroken,
-    412: ObjectExists,
-    416: RangeError,
-    429: Throttled,
-    501: ContractBroken,
-    503: Throttled,
-    504: Unreachable,
-    507: BucketFull,
 }
 
 _NO_BUCKET = ("bucket does not exist", "bucket not found")
@@ -70,9 +51,8 @@ def translate(failure: Exception, where: str) -> BucketError:
         return Refused(f"{where}: {failure} ({HINTS[401]})")
     if isinstance(failure, requests.Timeout):
         return TimedOut(f"{where}: {failure}")
-    if isinstance(failure, OSError):  # all that the HTTP client raises among them
-        return Unreachable(f"{where}: {failure}")
-    return Unreachable(f"{where}: the answer makes no sense ({type(failure).__name__}: {failure})")
+    kind, what = no_answer(failure)  # an OSError is all else that the HTTP client raises
+    return kind(f"{where}: {what}")
 
 
 def status_of(failure: GoogleAPICallError) -> int:
@@ -97,7 +77,7 @@ def _kind(failure: GoogleAPICallError, status: int, reasons: list[str]) -> type[
             return _REASONS[reason]
     if status == 404 and says_no_bucket(failure):
         return NoSuchBucket
-    return _STATUSES.get(status) or (Unreachable if status >= 500 else BucketError)
+    return kind_of(status)
 
 
 def _reasons(failure: GoogleAPICallError) -> list[str]:

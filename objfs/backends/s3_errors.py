@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
+from objfs.backends.statuses import kind_of, no_answer
 from objfs.errors import (
     BucketError,
     BucketFull,
@@ -62,22 +63,6 @@ _CODES: Mapping[str, type[BucketError]] = {
     "NotImplemented": ContractBroken,
 }
 
-_STATUSES: Mapping[int, type[BucketError]] = {
-    301: Refused,
-    401: Refused,
-    403: Refused,
-    404: NoSuchObject,
-    408: TimedOut,
-    409: Throttled,
-    411: ContractBroken,
-    412: ObjectExists,
-    416: RangeError,
-    429: Throttled,
-    501: ContractBroken,
-    503: Throttled,
-    507: BucketFull,
-}
-
 _CLIENT_SIDE: tuple[tuple[type[BotoCoreError], type[BucketError]], ...] = (
     (boto.NoCredentialsError, Refused),
     (boto.PartialCredentialsError, Refused),
@@ -121,11 +106,11 @@ def translate(failure: Exception, where: str) -> BucketError:
             return kind(f"{where}: {failure}")
     if isinstance(failure, BotoCoreError):
         return BucketError(f"{where}: {failure}")
-    if isinstance(failure, OSError):
-        return Unreachable(f"{where}: {failure}")
-    return Unreachable(f"{where}: the answer makes no sense ({type(failure).__name__}: {failure})")
+    kind, what = no_answer(failure)
+    return kind(f"{where}: {what}")
 
 
 def _kind(code: str, status: int) -> type[BucketError]:
-    fallback = Unreachable if status >= 500 else BucketError
-    return _CODES.get(code) or _STATUSES.get(status) or fallback
+    if code in _CODES:
+        return _CODES[code]
+    return Refused if status == 301 else kind_of(status)  # moved: the bucket is in another region
