@@ -154,7 +154,8 @@ class ChunkTable(Protocol):
         ...
 
     def clip_chunk(self, chunk: ChunkId, length: int) -> None:
-        """A dirty version keeps only its first ``length`` bytes: its ranges and base_size follow."""
+        """A dirty version keeps only its first ``length`` bytes: its ranges and base_size follow.  One that
+        keeps none leaves the map."""
         ...
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:

@@ -96,6 +96,9 @@ class MemoryTable:
                 data = one.data[:keep] if one.data is not None else None
                 kept.append(one._replace(length=keep, checksum=None, data=data))
         self.ranges[chunk] = kept
+        if not kept and not self.rows[chunk].base_size:
+            self.live = {key: live for key, live in self.live.items() if live != chunk}
+            self._collect()
 
     def commit_inline(self, chunk: ChunkId, ranges: Sequence[tuple[int, bytes]]) -> None:
         for offset, data in ranges:

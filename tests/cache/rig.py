@@ -87,8 +87,8 @@ class Rig:
         self.write_now(index, offset, data, ino)
 
     def clip(self, index: int, length: int, ino: Ino = INO) -> None:
-        row = self.row(index, ino)
-        if self.cache.visible_length(row) <= length:
+        row = self.table.chunk_at(ino, index)
+        if row is None or self.cache.visible_length(row) <= length:
             return
         if self.cache.writable(row):
             self.cache.clip(row, length)
@@ -101,7 +101,8 @@ class Rig:
         self.table.truncate(ino, index * self.chunk_size, 0, 1000)
 
     async def read(self, index: int, offset: int, length: int, ino: Ino = INO) -> bytes:
-        return await self.cache.read(self.row(index, ino), offset, length)
+        row = self.table.chunk_at(ino, index)
+        return bytes(length) if row is None else await self.cache.read(row, offset, length)
 
     def syncs(self) -> int:
         """How often the log was synced."""

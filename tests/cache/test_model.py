@@ -102,10 +102,12 @@ class History:
 
     async def do_cut(self) -> None:
         cut = self.rig.cache.cut()
-        live = {self.rig.row(index).chunk: bytes(content) for index, content in self.model.items()}
-        dirty = {row.chunk for row in self.rig.table.dirty_chunks()}
+        dirty = set(self.rig.table.dirty_ids())
         assert cut.pending == dirty
-        self.cuts.append(Expected(cut, {c: content for c, content in live.items() if c in dirty}))
+        live = {index: self.rig.table.chunk_at(INO, index) for index in self.model}
+        rows = {index: row.chunk for index, row in live.items() if row is not None}
+        contents = {chunk: bytes(self.model[index]) for index, chunk in rows.items() if chunk in dirty}
+        self.cuts.append(Expected(cut, contents))
 
     async def do_fail(self, times: int) -> None:
         self.rig.store.fail_writes = times

@@ -84,3 +84,17 @@ async def test_a_killed_daemon_over_the_real_table(tmp_path: Path) -> None:
     assert (report.dirty_chunks, report.lost_ranges) == (1, 0)
     assert await rig.read(0, 0, 12) == b"never synced"
     rig.meta.close()
+
+
+async def test_a_version_that_is_clipped_to_nothing_is_a_hole(tmp_path: Path) -> None:
+    rig = MetaRig(tmp_path / "cache")
+    async with rig.running():
+        rig.write_now(1, 10, b"twenty bytes, no base")
+        rig.clip(1, 5)
+        cut = rig.cache.cut()
+        assert not cut.pending
+        assert not (await cut.placed()).placed
+        assert await rig.read(1, 0, 40) == bytes(40)
+        await rig.cache.drain()
+    assert not rig.table.dirty_ids()
+    rig.meta.close()
