@@ -13,7 +13,7 @@ from typing import Any
 
 from azure.storage.blob import StandardBlobTier
 
-from objfs.backends.tags import read_tags
+from objfs.backends.options import given, read_tags
 from objfs.errors import BadSetting
 
 TIERS: Mapping[str, StandardBlobTier] = {
@@ -52,16 +52,14 @@ class AZSettings:
     @classmethod
     def read(cls, values: Mapping[str, str]) -> AZSettings:
         """From the URL's parameters and the machine's options.  Raises BadSetting."""
-        rest: dict[str, Any] = {name: value for name, value in values.items() if value}
-        if not rest.get("endpoint", "https://").startswith(("http://", "https://")):
-            raise BadSetting(f"endpoint={rest['endpoint']}: begins with http:// or https://")
+        rest = given(values)
         if rest.get("tier", "Hot") not in TIERS:
             raise BadSetting(
                 f"tier={rest['tier']}: one of {', '.join(sorted(TIERS))}; what is archived cannot be read"
             )
-        given = [name for name in SECRETS if name in rest]
-        if len(given) > 1:
-            raise BadSetting(f"{' and '.join(given)} exclude each other")
+        secrets = [name for name in SECRETS if name in rest]
+        if len(secrets) > 1:
+            raise BadSetting(f"{' and '.join(secrets)} exclude each other")
         rest["tags"] = read_tags(rest.get("tags", ""))
         return cls(**rest)
 

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import google.auth
 from google.auth.credentials import AnonymousCredentials, Credentials
@@ -18,7 +17,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.oauth2.credentials import Credentials as UserCredentials
 from google.oauth2.service_account import Credentials as ServiceCredentials
 
-from objfs.backends.tags import read_tags
+from objfs.backends.options import given, read_tags
 from objfs.errors import BadSetting, Refused
 
 SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
@@ -53,9 +52,7 @@ class GSSettings:
     @classmethod
     def read(cls, values: Mapping[str, str]) -> GSSettings:
         """From the URL's parameters and the machine's options.  Raises BadSetting."""
-        rest: dict[str, Any] = {name: value for name, value in values.items() if value}
-        if not rest.get("endpoint", "https://").startswith(("http://", "https://")):
-            raise BadSetting(f"endpoint={rest['endpoint']}: begins with http:// or https://")
+        rest = given(values)
         if rest.get("anonymous", "0") not in ("0", "1"):
             raise BadSetting(f"anonymous={rest['anonymous']}: 1 or 0")
         rest["anonymous"] = rest.get("anonymous") == "1"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlencode
 
 from botocore.config import Config
 
+from objfs.backends.options import given, read_tags
 from objfs.backends.sdk import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, THREADS
-from objfs.backends.tags import read_tags
 from objfs.errors import BadSetting
 
 ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
@@ -48,9 +48,7 @@ class S3Settings:
     @classmethod
     def read(cls, values: Mapping[str, str]) -> S3Settings:
         """From the URL's parameters and the machine's options.  Raises BadSetting."""
-        rest: dict[str, Any] = {name: value for name, value in values.items() if value}
-        if not rest.get("endpoint", "http://").startswith(("http://", "https://")):
-            raise BadSetting(f"endpoint={rest['endpoint']}: begins with http:// or https://")
+        rest = given(values)
         if "path_style" in rest:
             rest["path_style"] = _yes_no("path_style", rest["path_style"])
         if rest.get("checksums", "when_required") not in ("when_required", "when_supported"):
