@@ -38,7 +38,7 @@ test: packages test-packages $(VENV)/.stamp-dev ## install what the tests need a
 	@contrib/setup/install-azurite.sh $(VENV)/azurite & azurite=$$!
 	make --no-print-directory check
 	wait $$azurite
-	$(BIN)/python -bb -m pytest $(ARGS)
+	$(BIN)/python -bb -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.stamp-dev ## ruff and mypy
 	@$(BIN)/ruff check .

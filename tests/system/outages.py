@@ -41,7 +41,10 @@ TOLERANCE = 2
 KINDS = 3
 """Buckets of each kind."""
 MEMORY = 512 * MIB
-OPTIONS = f"cache_size={128 * MIB},cache_reserve=0,checkpoint_interval=2,request_timeout=5"
+OPTIONS = (
+    f"cache_size={128 * MIB},cache_reserve=0,checkpoint_interval=2,request_timeout=5,"
+    "recovery_window=30,delete_grace=30"  # a server in memory must last
+)
 STEPS = 40
 """Comings and goings in a run, about; none is shorter than the first or longer than the second:"""
 STEP_LEAST_S, STEP_MOST_S = 0.5, 6.0
