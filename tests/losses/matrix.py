@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from objfs.backends.base import Bucket
 from objfs.backends.wrappers.faults import FailBefore, Fault
 from objfs.errors import ExitCode, ObjfsError, Unreachable
 from objfs.model import Code, Slot
+from objfs.store.layout import SEGMENT_PREFIX
 from objfs.store.placement import tolerance
 from objfs.volume.fsck import FsckOptions
 from objfs.volume.fsck_report import Report
@@ -136,7 +138,7 @@ class Loss:
     async def lose_too_many(self) -> None:
         """One bucket more than is borne."""
         borne = tolerance(self.code, self.buckets)
-        lost = range(min(borne + 1, self.buckets))
+        lost = [slot for slot, _ in (await self._holders()).most_common(borne + 1)]
         before = await self.objects()
         left = await self._what_is_left(lost)
         assert b"large" not in left
@@ -147,6 +149,16 @@ class Loss:
             assert report.exit_code in (ExitCode.DEGRADED, ExitCode.DAMAGE_FOUND), said(report)
         assert before <= await self.objects()
         assert await self.read_cold(()) == self.tree
+
+    async def _holders(self) -> Counter[int]:
+        """Buckets by how many shards of the file ``large`` they have: those of the largest segment."""
+        shards = [
+            (info.size, info.key.rpartition(".")[0], number)
+            for number, name in enumerate(self.cloud.names)
+            for info in await self.cloud.memory.open(name).list(SEGMENT_PREFIX)
+        ]
+        _, large, _ = max(shards)
+        return Counter(number for _, segment, number in shards if segment == large)
 
     async def _what_is_left(self, lost: Collection[int]) -> Tree:
         """Files that read whole, through the machine that has the table, and nothing in its cache."""
