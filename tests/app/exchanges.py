@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 import trio
 
+from objfs.app import exchange
 from objfs.app.exchange import Exchange, Replaced
 from tests.fs.real import RealWorld
 
@@ -18,10 +22,11 @@ class Kernel:
         self.told.append(changes)
 
 
-def exchange_in(world: RealWorld, kernel: Kernel | None = None) -> Exchange:
-    """Of the world's one mount."""
-
-    async def sync() -> None:
-        await trio.to_thread.run_sync(world.table.sync_log)
-
-    return Exchange(world.table, world.cache, world.fs, world.gate, world.clock, sync, kernel)
+def exchange_in(
+    world: RealWorld,
+    kernel: exchange.Kernel | None = None,
+    sync: Callable[[], Awaitable[None]] | None = None,
+) -> Exchange:
+    """Of the world's one mount; ``sync`` makes its log durable, else the table does."""
+    durable = sync or partial(trio.to_thread.run_sync, world.table.sync_log)
+    return Exchange(world.table, world.cache, world.fs, world.gate, world.clock, durable, kernel)

@@ -9,12 +9,13 @@ import pytest
 import trio
 
 from objfs.app.cloning import Cloner
-from objfs.app.exchange import Exchange, Replaced
+from objfs.app.exchange import Replaced
 from objfs.backends.wrappers.faults import Fault, Hang
 from objfs.errors import NotFound
 from objfs.meta.clone import Origin
 from objfs.model import ROOT, ChunkId, Ino
 from objfs.volume.open import OpenOptions
+from tests.app.exchanges import exchange_in
 from tests.app.test_cloning import USER, content, recovered, write, written
 from tests.fs.memory import CHUNK
 from tests.fs.real import RealWorld
@@ -68,8 +69,7 @@ def cloner(world: RealWorld, dying: Dying) -> Cloner:
     async def sync() -> None:
         await world.cache.sync()
 
-    table, cache, fs, gate = world.table, world.cache, world.fs, world.gate
-    made = Cloner(Exchange(table, cache, fs, gate, world.clock, dying.before(sync), dying))
+    made = Cloner(exchange_in(world, dying, dying.before(sync)))
     world.cache.sync = dying.before(world.cache.sync)  # type: ignore[method-assign, assignment]
     freeze = world.cache.freeze_only
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import rule
 
 from objfs.app.cloning import Cloner
-from objfs.app.exchange import Exchange
 from objfs.errors import InvalidArgument
 from objfs.meta.clone import Origin
+from tests.app.exchanges import exchange_in
 from tests.app.test_cloning import recovered
 from tests.doubles.model_tree import ModelTree, Node
 from tests.fs.real import RealWorld
@@ -50,7 +50,7 @@ class CloningTree(RealTree):
         async def sync() -> None:
             await real.cache.sync()
 
-        cloner = Cloner(Exchange(real.table, real.cache, real.fs, real.gate, real.clock, sync))
+        cloner = Cloner(exchange_in(real, sync=sync))
         made = self.same(
             lambda: clone_of(self.model, node, parent, new_name),
             lambda: wait(cloner.clone(Origin(self.inos[node]), self.inos[parent], new_name)),

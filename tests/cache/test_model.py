@@ -104,9 +104,8 @@ class History:
         cut = self.rig.cache.cut()
         dirty = set(self.rig.table.dirty_ids())
         assert cut.pending == dirty
-        live = {index: self.rig.table.chunk_at(INO, index) for index in self.model}
-        rows = {index: row.chunk for index, row in live.items() if row is not None}
-        contents = {chunk: bytes(self.model[index]) for index, chunk in rows.items() if chunk in dirty}
+        rows = [(self.rig.table.chunk_at(INO, index), content) for index, content in self.model.items()]
+        contents = {row.chunk: bytes(content) for row, content in rows if row and row.chunk in dirty}
         self.cuts.append(Expected(cut, contents))
 
     async def do_fail(self, times: int) -> None:

@@ -21,7 +21,7 @@ from objfs.backends.base import Bucket
 from objfs.backends.wrappers.faults import FailBefore, Fault
 from objfs.errors import ExitCode, ObjfsError, Unreachable
 from objfs.model import Code, Slot
-from objfs.store.layout import SEGMENT_PREFIX
+from objfs.store.layout import SEGMENT_PREFIX, parse_shard
 from objfs.store.placement import tolerance
 from objfs.volume.fsck import FsckOptions
 from objfs.volume.fsck_report import Report
@@ -153,9 +153,10 @@ class Loss:
     async def _holders(self) -> Counter[int]:
         """Buckets by how many shards of the file ``large`` they have: those of the largest segment."""
         shards = [
-            (info.size, info.key.rpartition(".")[0], number)
+            (info.size, shard.uuid, number)
             for number, name in enumerate(self.cloud.names)
             for info in await self.cloud.memory.open(name).list(SEGMENT_PREFIX)
+            if (shard := parse_shard(info.key))
         ]
         _, large, _ = max(shards)
         return Counter(number for _, segment, number in shards if segment == large)
