@@ -42,7 +42,7 @@ class Cloner:
             await self._mount.fs.settled()
             made = self._step(origin, parent, name)
         log.info("cloned inode=%d name=%s inodes=%d", origin.ino, shown(name), made.inodes)
-        known = parent in self._mount.fs.known()
+        known = self._mount.fs.knows(parent)
         await self._mount.settle(Replaced([parent], [], [(parent, name)]) if known else None, "cloned")
         return made
 

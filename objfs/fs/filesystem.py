@@ -139,6 +139,10 @@ class FileSystem:
         """The inodes that the kernel may remember something of; it never learns of the root by a lookup."""
         return [self.settings.root, *self._handles.known()]
 
+    def knows(self, ino: Ino) -> bool:
+        """Whether the kernel may remember something of this inode."""
+        return ino == self.settings.root or self._handles.knows(ino)
+
     # --- restores ----------------------------------------------------------------------
 
     async def settled(self) -> None:

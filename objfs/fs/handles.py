@@ -114,8 +114,11 @@ class Handles:
         """The inodes that the kernel knows."""
         return list(self._lookups)
 
+    def knows(self, ino: Ino) -> bool:
+        return ino in self._lookups
+
     def in_use(self, ino: Ino) -> bool:
-        return ino in self._opens or ino in self._lookups
+        return ino in self._opens or self.knows(ino)
 
     def statistics(self) -> HandleStatistics:
         return HandleStatistics(len(self._handles), len(self._lookups))

@@ -30,7 +30,7 @@ from objfs.errors import Corrupt, NewerFormat
 
 APPLICATION_ID = 0x6F626A66
 """``objf``: tells file(1) and us what the database is."""
-VERSION = 2
+VERSION = 3
 PAGE_SIZE = 2048
 """Bytes.  Half of SQLite's default: see docs/design/decisions/0007-pages-of-2-kib.md."""
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
@@ -197,6 +197,8 @@ class Versioned:
     key: tuple[tuple[str, str], ...]
     columns: tuple[tuple[str, str], ...]
     rowid: bool = False
+    """Its rows and those of its twin are ordered by row number.  For wide rows: of the twin, which grows all
+    over its key after a snapshot, only the narrow index is split then; see decisions/0013."""
     counted: str = ""
     """The column that names a chunk version and is counted in its refs."""
 
@@ -254,14 +256,11 @@ _SHOWN = "old.born <= (SELECT max(generation) FROM snapshot)"
 def _table(table: Versioned) -> Iterator[str]:
     columns = [f"{name} {kind} NOT NULL" for name, kind in table.key]
     columns += [f"{name} {kind}" for name, kind in table.columns] + ["born INTEGER NOT NULL"]
-    keys = [name for name, _ in table.key]
+    key = ", ".join(name for name, _ in table.key)
     rowid = "" if table.rowid else " WITHOUT ROWID"
-    yield f"CREATE TABLE {table.name} ({', '.join(columns)}, PRIMARY KEY ({', '.join(keys)})){rowid}"
+    yield f"CREATE TABLE {table.name} ({', '.join(columns)}, PRIMARY KEY ({key})){rowid}"
     columns.append("died INTEGER NOT NULL")
-    yield (
-        f"CREATE TABLE {table.name}_old ({', '.join(columns)}, "
-        f"PRIMARY KEY ({', '.join(keys)}, born)) WITHOUT ROWID"
-    )
+    yield f"CREATE TABLE {table.name}_old ({', '.join(columns)}, PRIMARY KEY ({key}, born)){rowid}"
     yield _died_index(table)
 
 
@@ -341,15 +340,33 @@ def _name_moments(database: sqlite_utils.Database) -> None:
     run("CREATE TABLE forgotten (generation INTEGER PRIMARY KEY)")
     for table in VERSIONED:
         run(_died_index(table))
-        twins = (table.name, f"{table.name}_old")
-        named = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (?, ?)"
-        for (name,) in run(named, twins).fetchall():
-            run(f"DROP TRIGGER {name}")
+        _drop_triggers(database, table)
         for statement in _triggers(table):
             run(statement)
 
 
-MIGRATIONS: Sequence[Migration] = (_name_moments,)
+def _order_copies_by_time(database: sqlite_utils.Database) -> None:
+    """2 to 3: inodes that were copied aside lie in the order of their copying, and an index finds them."""
+    run = database.conn.execute
+    _drop_triggers(database, INODE)  # a table that they name cannot be renamed without changing them
+    run("ALTER TABLE inode_old RENAME TO inode_by_key")
+    run("DROP INDEX inode_old_died")
+    _, twin, died_index = _table(INODE)
+    run(twin)
+    run("INSERT INTO inode_old SELECT * FROM inode_by_key ORDER BY died")
+    run("DROP TABLE inode_by_key")
+    for statement in (died_index, *_triggers(INODE)):
+        run(statement)
+
+
+def _drop_triggers(database: sqlite_utils.Database, table: Versioned) -> None:
+    run = database.conn.execute
+    named = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (?, ?)"
+    for (name,) in run(named, (table.name, f"{table.name}_old")).fetchall():
+        run(f"DROP TRIGGER {name}")
+
+
+MIGRATIONS: Sequence[Migration] = (_name_moments, _order_copies_by_time)
 """What turns schema n into n+1 stands at n-1; each runs in one transaction with the new number."""
 
 

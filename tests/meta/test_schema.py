@@ -16,7 +16,6 @@ from tests.meta.contract import mkdir, mkfile, store, write
 from tests.meta.support import BOOT, CHUNK, make, placed, segment, snapshot
 
 Row = tuple[object, ...]
-SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
 
 
 @pytest.fixture
@@ -256,11 +255,10 @@ def described(connection: sqlite3.Connection) -> dict[str, object]:
     return found
 
 
-def test_the_first_schema_is_migrated(tmp_path: Path) -> None:
-    """What it holds stays, and from then on it is like one that was made today."""
-    path = tmp_path / "meta.db"
+def of_schema(number: int, path: Path) -> sqlite3.Connection:
+    """A volume with a root directory, as a former objfs made it."""
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.executescript(SCHEMA_1.read_text())
+    connection.executescript(Path(__file__).with_name(f"schema_{number}.sql").read_text())
     connection.execute(
         "INSERT INTO volume (one, generation, uuid, chunk_size, created_s, created_ns, next_ino, next_chunk, "
         "next_segment) VALUES (1, 1, x'000102030405060708090a0b0c0d0e0f', 1024, 1, 1, 2, 1, 1)"
@@ -270,7 +268,14 @@ def test_the_first_schema_is_migrated(tmp_path: Path) -> None:
         "btime_s, btime_ns, parent, next_cookie, born) "
         "VALUES (1, 16877, 0, 0, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 3, 1)"
     )
-    connection.close()
+    return connection
+
+
+@pytest.mark.parametrize("number", range(1, schema.VERSION))
+def test_a_former_schema_is_migrated(tmp_path: Path, number: int) -> None:
+    """What it holds stays, and from then on it is like one that was made today."""
+    path = tmp_path / "meta.db"
+    of_schema(number, path).close()
     make(tmp_path / "new.db").close()
     with (
         MetaDatabase.open(path, boot_id=BOOT) as old,
@@ -284,3 +289,22 @@ def test_the_first_schema_is_migrated(tmp_path: Path) -> None:
         assert old.check() == []
     with MetaDatabase.open(path, boot_id=BOOT) as again:
         assert again.snapshots()[0].inodes == 2
+
+
+def test_the_snapshots_of_the_second_schema_stay(tmp_path: Path) -> None:
+    path = tmp_path / "meta.db"
+    connection = of_schema(2, path)
+    for generation in (1, 2, 3):
+        connection.execute(
+            "INSERT INTO snapshot (name, generation, created_s, created_ns) VALUES (?, ?, 1, 0)",
+            (b"s%d" % generation, generation),
+        )
+        connection.execute("UPDATE volume SET generation = generation + 1")
+        connection.execute("UPDATE inode SET mode = mode - 1")
+    assert len(connection.execute("SELECT ino FROM inode_old").fetchall()) == 3
+    connection.close()
+    with MetaDatabase.open(path, boot_id=BOOT) as table:
+        modes = [table.at(taken).get(ROOT).mode for taken in table.snapshots()]
+        assert modes == [16877, 16876, 16875]
+        assert table.get(ROOT).mode == 16874
+        assert table.check() == []

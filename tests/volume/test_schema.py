@@ -11,20 +11,23 @@ from objfs.meta import schema
 from tests.volume.rigs import Cloud, running
 from tests.volume.test_snapshots import keeper, tree_at
 
-SCHEMA_1 = Path(__file__).parents[1] / "meta" / "schema_1.sql"
+SCHEMAS = Path(__file__).parents[1] / "meta"
 
 
-async def test_a_volume_of_the_first_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def first(connection: sqlite3.Connection) -> None:
-        connection.executescript(SCHEMA_1.read_text())
+@pytest.mark.parametrize("number", range(1, schema.VERSION))
+async def test_a_volume_of_a_former_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def former(connection: sqlite3.Connection) -> None:
+        connection.executescript((SCHEMAS / f"schema_{number}.sql").read_text())
 
     cloud = Cloud(tmp_path)
     home = cloud.home()
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "create", first)
+        patched.setattr(schema, "create", former)
         await cloud.make(home)
     with sqlite3.connect(home.database_path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (number,)
     connection.close()
     async with running(await cloud.open(home)) as rig:
         assert rig.checkpointer.changed, "the new schema has to reach the buckets"
