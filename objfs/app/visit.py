@@ -14,6 +14,7 @@ from objfs.app.buckets import opened
 from objfs.app.clock import SystemClock
 from objfs.app.fsck import unlogged
 from objfs.app.places import offered
+from objfs.app.reach import reached
 from objfs.app.wire import first_cause
 from objfs.backends.base import Bucket
 from objfs.volume.attach import identify_places, read_volume
@@ -43,7 +44,7 @@ class Visitor:
 
         async def body() -> T:
             async with (
-                self._raw(secret) as raw,
+                self._raw(secret, note) as raw,
                 visited(raw, secret, self._place, SystemClock(), note) as seen,
             ):
                 for slot, why in seen.left_out.items():
@@ -60,8 +61,8 @@ class Visitor:
     def _place(self) -> Path:
         return Path(tempfile.gettempdir()) if self._urls else self._home.path
 
-    def _raw(self, secret: Secret) -> Raw:
-        return _named(self._urls, secret) if self._urls else _known(self._home)
+    def _raw(self, secret: Secret, note: Note) -> Raw:
+        return _named(self._urls, secret, note) if self._urls else _known(self._home)
 
 
 @asynccontextmanager
@@ -72,8 +73,15 @@ async def _known(home: VolumeHome) -> AsyncIterator[dict[bytes, Bucket]]:
 
 
 @asynccontextmanager
-async def _named(urls: Sequence[str], secret: Secret) -> AsyncIterator[dict[bytes, Bucket]]:
-    async with offered(urls) as found:
-        by_url = {item.url: item.bucket for item in found}
-        header, ring = await read_volume(by_url, secret)
-        yield {place.uuid: by_url[place.url] for place in await identify_places(found, header, ring)}
+async def _named(urls: Sequence[str], secret: Secret, note: Note) -> AsyncIterator[dict[bytes, Bucket]]:
+    """Those that were named, and those that the volume knows of besides."""
+    async with offered(urls) as named:
+        header, ring = await read_volume({item.url: item.bucket for item in named}, secret)
+        given = {place.uuid for place in await identify_places(named, header, ring)}
+        missing = [entry for entry in header.buckets if entry.uuid not in given]
+        async with reached(header, ring, missing) as others:
+            for line in others.said():
+                note(line)
+            everybody = [*named, *others.found]
+            places = await identify_places(everybody, header, ring)
+            yield {place.uuid: item.bucket for place, item in zip(places, everybody, strict=True)}

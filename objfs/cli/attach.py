@@ -1,4 +1,4 @@
-"""``objfs attach``: on a new machine, learn a volume from any one of its buckets."""
+"""``objfs attach``: on a new machine, learn a volume and its other buckets from any one of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import click
 
 from objfs.app.places import with_urls
 from objfs.app.promises import remarks_of
+from objfs.app.reach import reached
 from objfs.cli.context import home, say
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
-from objfs.volume.attach import Attached, Offered, add_places
+from objfs.volume.attach import Attached, Offered, add_places, add_reached
 from objfs.volume.attach import attach as attach_volume
 from objfs.volume.local import VolumeHome
+
+
+async def remarks(offered: list[Offered]) -> list[str]:
+    """What the buckets can tell about themselves, a line for each thing."""
+    return [f"{item.url}: {said}" for item in offered for said in await remarks_of(item.bucket)]
 
 
 @click.command()
@@ -31,15 +37,18 @@ def attach(
     secret = read_secret(name, secrets)
 
     async def job(offered: list[Offered]) -> tuple[Attached, list[str]]:
-        attaching = add_places if add else attach_volume
-        attached = await attaching(volume, secret, offered)
-        return attached, [f"{item.url}: {said}" for item in offered for said in await remarks_of(item.bucket)]
+        if add:
+            return await add_places(volume, secret, offered), await remarks(offered)
+        attached = await attach_volume(volume, secret, offered)
+        async with reached(attached.header, attached.ring, attached.missing) as others:
+            attached = await add_reached(volume, attached, others.found)
+            return attached, [*await remarks([*offered, *others.found]), *others.said()]
 
-    learned, remarks = with_urls(urls, job)
+    learned, said = with_urls(urls, job)
     header, missing = learned.header, len(learned.missing)
     say(f"volume {name} ({header.volume.hex()}) is known: code {header.code}, {len(header.buckets)} buckets")
-    for remark in remarks:
-        say(remark)
+    for line in said:
+        say(line)
     if missing:
         say(
             f"{missing} of its buckets have no URL here and count as missing; "

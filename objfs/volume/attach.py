@@ -106,6 +106,16 @@ async def add_places(home: VolumeHome, secret: Secret, offered: Sequence[Offered
     header, ring = await read_volume({item.url: item.bucket for item in offered}, secret)
     if header.volume != config.volume:
         raise ForeignBucket(f"these buckets belong to volume {header.volume.hex()}, not to {home.name}")
+    return await _add(home, header, ring, offered)
+
+
+async def add_reached(home: VolumeHome, attached: Attached, offered: Sequence[Offered]) -> Attached:
+    """Adds buckets that were found after attaching.  Raises as ``identify_places``."""
+    return await _add(home, attached.header, attached.ring, offered)
+
+
+async def _add(home: VolumeHome, header: VolumeHeader, ring: KeyRing, offered: Sequence[Offered]) -> Attached:
+    config = home.read_config()
     known = {place.uuid: place for place in config.buckets}
     known |= {place.uuid: place for place in await identify_places(offered, header, ring)}
     home.write_config(replace(config, buckets=tuple(known.values())))

@@ -86,7 +86,7 @@ class Membership:
         if label is None:
             await refuse_taken([bucket])
             label = await self._give_label(bucket)
-        entry = BucketEntry(label.slot, label.bucket, report.voter, domain, shards)
+        entry = BucketEntry(label.slot, label.bucket, report.voter, domain, shards, url=bucket.url)
         return Newcomer(entry, bucket, report.notes)
 
     async def _label_of(self, bucket: Bucket) -> Label | None:
@@ -140,7 +140,7 @@ class Membership:
         volume = self._volume
         async with self._checkpointer.quiet():
             known = await newest_here(volume.buckets, volume.ring, volume.header)
-            changed = _edited(known, edit)
+            changed = _edited(known, lambda entries: edit(self._with_urls(entries)))
             if changed.buckets == known.buckets == volume.buckets.entries:
                 return
             old, before = BucketSet(volume.buckets.entries, volume.buckets.buckets), volume.header
@@ -154,6 +154,11 @@ class Membership:
                 raise
             await self._write(old, changed, reach)
             self._use(changed, reach)  # a manifest counts as it always does
+
+    def _with_urls(self, entries: Sequence[BucketEntry]) -> list[BucketEntry]:
+        """With the places where this machine reaches them."""
+        urls = {place.uuid: place.url for place in self._volume.home.read_config().buckets}
+        return [replace(entry, url=urls.get(entry.uuid, entry.url)) for entry in entries]
 
     def _use(self, header: VolumeHeader, reach: Mapping[Slot, Bucket]) -> None:
         """One step: everybody who holds the set or the store sees the new table."""

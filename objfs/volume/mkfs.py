@@ -206,7 +206,9 @@ class _Making:
         self._clock = clock
         self._offered = {Slot(number): item for number, item in enumerate(buckets)}
         self._entries = tuple(
-            BucketEntry(slot, secrets.token_bytes(16), probes[slot].voter, item.domain, item.shards)
+            BucketEntry(
+                slot, secrets.token_bytes(16), probes[slot].voter, item.domain, item.shards, url=item.url
+            )
             for slot, item in self._offered.items()
         )
         self._buckets = BucketSet(self._entries, {slot: item.bucket for slot, item in self._offered.items()})

@@ -1,6 +1,6 @@
 """The volume's bucket table: its places, which of them vote and which take shards.
 
-Owns the record and its JSON form inside the header.  Knows no bucket and no URL.
+Owns the record and its JSON form inside the header.  Knows no bucket; a URL is text here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from objfs.volume.fields import JSON, Fields
 
 BUCKETS_MAX = 256
 DOMAIN_MAX = 256
+URL_MAX = 16384
+"""Letters; a path of PATH_MAX bytes, each of them escaped, is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class BucketEntry:
     """A bucket in the volume's table: ``slot`` is never reused, ``domain`` names what fails together.
 
     ``voter``: it counts in decisions.  ``shards``: it takes shards; a witness only votes.  ``leaving``: it
-    takes none any more, and those that it has are moved to others.
+    takes none any more, and those that it has are moved to others.  ``url`` is where a writer last
+    reached it, empty where nobody noted it: a hint for a machine that knows another bucket alone.
     """
 
     slot: Slot
@@ -30,10 +33,13 @@ class BucketEntry:
     domain: str = ""
     shards: bool = True
     leaving: bool = False
+    url: str = ""
 
     def to_json(self) -> dict[str, JSON]:
-        """``leaving`` stands only where it is so."""
+        """``leaving`` and ``url`` stand only where there is something to say."""
         more: dict[str, JSON] = {"leaving": True} if self.leaving else {}
+        if self.url:
+            more["url"] = self.url
         return more | {
             "slot": self.slot,
             "uuid": self.uuid.hex(),
@@ -52,6 +58,7 @@ class BucketEntry:
             fields.text("domain", DOMAIN_MAX),
             fields.flag("shards"),
             fields.has("leaving") and fields.flag("leaving"),
+            fields.text("url", URL_MAX) if fields.has("url") else "",
         )
 
 

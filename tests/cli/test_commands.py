@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,19 +109,52 @@ def test_a_rotation_names_the_slots_that_it_cannot_renew(
     assert "passphrase" in station.run("key", "list", VOLUME).stdout
 
 
-def test_attach_by_one_bucket_then_add_the_others(
-    station: Station, places: list[Path], tmp_path: Path
-) -> None:
+def _known(station: Station) -> list[str]:
+    listed = json.loads(station.run("bucket", "list", VOLUME, "--json").stdout)
+    return sorted(item["url"] for item in listed)
+
+
+def test_attach_by_one_bucket_finds_the_others(station: Station, places: list[Path], tmp_path: Path) -> None:
     station.mkfs(VOLUME, urls(places))
     with Station(tmp_path / "other") as other:
         said = other.run("attach", VOLUME, "--bucket", urls(places)[1]).stderr
-        assert "2 of its buckets have no URL here" in said
-        added = [word for url in urls(places) for word in ("--bucket", url)]
-        other.run("attach", VOLUME, "--add", *added)
-        listed = json.loads(other.run("bucket", "list", VOLUME, "--json").stdout)
-        assert sorted(item["url"] for item in listed) == urls(places)
+        assert "3 buckets" in said
+        assert "no URL" not in said
+        assert _known(other) == urls(places)
         other.run("attach", VOLUME, "--bucket", urls(places)[0], code=22)
         assert "not mounted" in other.run("status", VOLUME).stdout
+
+
+def test_attach_by_one_bucket_then_add_those_that_were_moved(
+    station: Station, places: list[Path], tmp_path: Path
+) -> None:
+    """One place is gone, at another there is a different bucket of the volume."""
+    station.mkfs(VOLUME, urls(places))
+    elsewhere = [tmp_path / "elsewhere" / name for name in "ac"]
+    (tmp_path / "elsewhere").mkdir()
+    places[0].rename(elsewhere[0])
+    places[2].rename(elsewhere[1])
+    shutil.copytree(places[1], places[2])
+    with Station(tmp_path / "other") as other:
+        said = other.run("attach", VOLUME, "--bucket", urls(places)[1]).stderr
+        assert f"{urls(places)[0]}, where a bucket was, is not used" in said
+        assert f"{urls(places)[2]}, where a bucket was, is not used: another bucket" in said
+        assert "2 of its buckets have no URL here" in said
+        added = [word for url in urls(elsewhere) for word in ("--bucket", url)]
+        other.run("attach", VOLUME, "--add", *added)
+        assert _known(other) == sorted([*urls(elsewhere), urls(places)[1]])
+
+
+def test_a_moved_bucket_is_found_once_the_table_was_changed(
+    station: Station, places: list[Path], tmp_path: Path
+) -> None:
+    station.mkfs(VOLUME, urls(places))
+    moved = places[0].rename(tmp_path / "buckets" / "moved")
+    station.run("attach", VOLUME, "--add", "--bucket", urls([moved])[0])
+    station.run("bucket", "label", VOLUME, "0", "--domain", "attic")
+    with Station(tmp_path / "other") as other:
+        other.run("attach", VOLUME, "--bucket", urls(places)[1])
+        assert _known(other) == sorted(urls([moved, *places[1:]]))
 
 
 def test_a_bucket_that_refuses_writing(station: Station) -> None:

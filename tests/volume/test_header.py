@@ -12,8 +12,9 @@ from objfs.codec.envelope import ENVELOPE_SIZE, Kind, pack_envelope
 from objfs.codec.keys import KeyRing, new_recovery_key
 from objfs.errors import Corrupt, NewerFormat, NoSuchVolume, UsageError, WrongPassphrase
 from objfs.volume.features import Features
-from objfs.volume.fields import canonical
+from objfs.volume.fields import Fields, canonical
 from objfs.volume.header import Secret, VolumeHeader, decode, encode, newest, read_clear, unlock
+from objfs.volume.table import URL_MAX, BucketEntry
 from tests.volume.support import PASSPHRASE, header, ring
 
 
@@ -32,6 +33,23 @@ def read(data: bytes) -> VolumeHeader:
 def test_what_is_written_is_read() -> None:
     wanted = header(ring())
     assert read(encode(wanted, ring())) == wanted
+
+
+def test_urls_are_read_where_they_were_noted_and_never_in_the_clear() -> None:
+    plain = header(ring())
+    first, *others = plain.buckets
+    wanted = replace(plain, buckets=(replace(first, url="s3://one/some/prefix"), *others))
+    data = encode(wanted, ring())
+    assert read(data) == wanted
+    assert b"s3://" not in data
+    assert not others[0].url
+
+
+@pytest.mark.parametrize("url", ["x" * (URL_MAX + 1), 7])
+def test_a_url_that_cannot_be_one_is_corrupt(url: object) -> None:
+    document = header(ring()).buckets[0].to_json() | {"url": url}
+    with pytest.raises(Corrupt, match="url"):
+        BucketEntry.from_json(Fields(document, "entry"))  # type: ignore[arg-type]  # on purpose
 
 
 def test_the_ring_comes_out_of_the_slot() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import trio.testing
 from objfs.backends.wrappers.faults import FailBefore, Fault, FaultyBucket
 from objfs.errors import Refused, Unreachable
 from objfs.meta.segments import FIRST
-from objfs.model import Code, Segment, Slot
+from objfs.model import Code, Segment, SegmentNo, Slot
 from objfs.store import layout
 from objfs.volume.heal import LOOK_S, Healer, make_healer
 from objfs.volume.mend import Mender
@@ -200,14 +201,15 @@ async def test_a_shard_whose_bucket_has_left_for_good_goes_to_one_that_stands_in
     async with ward(tmp_path, buckets=4) as it:
         volume, table, gone = it.rig.volume, it.rig.table, Slot(1)
         away = it.away(gone, 3)
-        for number in range(4):
-            await it.write(b"f%d" % number)
-        short = [
-            (number, one)
-            for number, one in table.endangered(FIRST, 100)
-            if gone in {one.placement[shard] for shard in one.missing}
-        ]
-        assert short
+        short: list[tuple[SegmentNo, Segment]] = []
+        written = itertools.count()
+        while not short:  # places are chosen at random
+            await it.write(b"f%d" % next(written))
+            short = [
+                (number, one)
+                for number, one in table.endangered(FIRST, 100)
+                if gone in {one.placement[shard] for shard in one.missing}
+            ]
         it.back(away)
         rest = [entry for entry in volume.buckets.entries if entry.slot != gone]
         buckets = BucketSet(rest, {entry.slot: volume.buckets.buckets[entry.slot] for entry in rest})
