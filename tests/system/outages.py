@@ -4,7 +4,8 @@
 
 A 4+2 volume over three buckets of an S3 server, each behind a proxy that nobody answers at while it is gone,
 and three local directories that are moved away and back.  rsync copies a tree that changes between its
-passes; a program reads and writes beside it (``tests.system.load``).  At the end all buckets are there, and
+passes; a program reads and writes beside it (``tests.system.load``), and what both replaced is collected, as
+a server in memory would be full before the end.  At the end all buckets are there, and
 then: what was stored without them gets its shards by itself, a scrub of everything finds nothing, another
 machine has the same trees, and the process has kept within its memory.  The figures are printed.
 """
@@ -12,6 +13,7 @@ machine has the same trees, and the process has kept within its memory.  The fig
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -48,6 +50,8 @@ OPTIONS = (
 STEPS = 40
 """Comings and goings in a run, about; none is shorter than the first or longer than the second:"""
 STEP_LEAST_S, STEP_MOST_S = 0.5, 6.0
+COLLECT_S = 20.0
+"""Between two collections."""
 LOOK_S = 0.2
 PATIENCE_S = 330.0
 """For a pass of rsync, and for all shards to be there, after all buckets are: one that answered and took
@@ -169,6 +173,30 @@ class Syncing(threading.Thread):
         self._random.choice(files).rename(self._source / "lib" / f"renamed {self.passes}.py")
 
 
+class Collecting(threading.Thread):
+    """``objfs gc``, again and again: also of shards on buckets that are gone at the time."""
+
+    def __init__(self, station: Station, mount: Path) -> None:
+        super().__init__(daemon=True)
+        self.complaint = ""
+        self.deleted = 0
+        """Segments."""
+        self._command = station.command("gc", mount, "--run", "--json")
+        self._environment = station.full_environment()
+        self._told = threading.Event()
+
+    def finish(self) -> None:
+        self._told.set()
+
+    def run(self) -> None:
+        while not self.complaint and not self._told.wait(COLLECT_S):
+            done = subprocess.run(self._command, env=self._environment, capture_output=True, text=True)
+            if done.returncode not in (ExitCode.OK, ExitCode.DEGRADED):
+                self.complaint = f"gc ended with {done.returncode}: {done.stderr}"
+                return
+            self.deleted += json.loads(done.stdout)["done"]["deleted"]
+
+
 # --- the run ---------------------------------------------------------------------------------
 
 
@@ -179,6 +207,7 @@ class Figures:
     outages: Outages
     syncing: Syncing
     worker: Worker
+    collecting: Collecting
     watch: Watch
     risk: dict[str, Any]
     """What ``status`` says of it in the end."""
@@ -192,6 +221,7 @@ class Figures:
         outages, gone = self.outages, self.outages.seconds
         all_s, failed = sum(gone.values()) / 1000, self.worker.failed_reads
         yield f"load          {all_s:.0f} s, {self.syncing.passes} passes of rsync, and {self._beside()}"
+        yield f"collected     {self.collecting.deleted} segments"
         yield f"losses        {sum(outages.losses.values())}: {_counts(outages.losses, 'of slot')}"
         yield f"degraded      {gone[1] / 1000:.0f} s without one bucket, {gone[2] / 1000:.0f} s without two"
         yield f"failed reads  {', '.join(f'{count} {name}' for name, count in failed.items()) or 'none'}"
@@ -228,11 +258,12 @@ def run(
         station.mount(VOLUME, mount, "-o", OPTIONS)
         watch = Watch(int(station.status(mount)["pid"]), station.home / VOLUME)
         syncing, worker = Syncing(source, mount / "tree", seed), Worker(mount / "program", seed)
+        collecting = Collecting(station, mount)
         outages = Outages([*proxies, *disks], random.Random(f"outages {seed}"))
-        for thread in (watch, syncing, worker):
+        for thread in (watch, syncing, worker, collecting):
             thread.start()
-        outages.run(seconds, [syncing, worker])
-        figures = _settle(station, mount, Figures(outages, syncing, worker, watch, {}, 0.0, []))
+        outages.run(seconds, [syncing, worker, collecting])
+        figures = _settle(station, mount, Figures(outages, syncing, worker, collecting, watch, {}, 0.0, []))
         _compare(root, where, figures)
         return figures
 
@@ -240,7 +271,7 @@ def run(
 def _settle(station: Station, mount: Path, figures: Figures) -> Figures:
     """All buckets are there; what was stored without them is made whole, seen to be so, and unmounted."""
     back = time.monotonic()
-    for thread in (figures.syncing, figures.worker):
+    for thread in (figures.syncing, figures.worker, figures.collecting):
         thread.finish()
         thread.join(PATIENCE_S)
         if thread.is_alive() or thread.complaint:
