@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import Progress
 
 from objfs.app.bench import report
 from objfs.app.bench.measure import measure, mounted_floor
 from objfs.app.bench.workloads import Sizes, may_drop_caches, select
+from objfs.cli.bars import stepping
 from objfs.cli.context import json_option, say, show_json
 from objfs.errors import UsageError
 
@@ -49,7 +49,7 @@ def bench(
     with contextlib.ExitStack() as stack:
         if not no_floor:
             targets = {"floor": stack.enter_context(mounted_floor()), **targets}
-        step = stack.enter_context(_progress(rounds * len(workloads) * len(targets)))
+        step = stack.enter_context(stepping(rounds * len(workloads) * len(targets)))
         cells = measure(targets, workloads, Sizes().scaled(scale), rounds, step)
     if as_json:
         show_json(report.records(workloads, list(targets), cells))
@@ -63,14 +63,3 @@ def _named(text: str) -> tuple[str, Path]:
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such directory")
     return (name if equals else directory.name), directory
-
-
-@contextlib.contextmanager
-def _progress(steps: int) -> Iterator[Callable[[str], None]]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _text: None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("", total=steps)
-        yield lambda text: bar.update(task, advance=1, description=text)

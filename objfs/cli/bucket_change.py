@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from objfs.app.home import volume_of
 from objfs.app.rehouse import Wish, rehouse
 from objfs.backends.registry import parse_url
+from objfs.cli.bars import moving
 from objfs.cli.context import home, json_option, say, show_json, show_table, size, table
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
-from objfs.volume.fields import JSON, Fields
+from objfs.volume.fields import Fields
 from objfs.volume.table import check_domain
 
 _NAME = click.argument("volume", metavar="NAME_OR_DIR")
@@ -114,7 +112,7 @@ def _domain(text: str | None) -> str | None:
 def _do(volume: str, wish: Wish, secrets: SecretFiles, as_json: bool) -> None:
     found = volume_of(home(), volume)
     secret = partial(read_secret, found.name, secrets)
-    with _bar(wish.action) as update:
+    with moving(wish.action) as update:
         done = rehouse(found, secret, wish, update)
     if as_json:
         show_json(done)
@@ -139,27 +137,3 @@ def _tell(wish: Wish, done: Fields) -> None:
             size(one.integer("written")),
         )
     show_table(rows)
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Callable[[Mapping[str, JSON]], None]]:
-    """Shards moved, of those estimated; silent without a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _message: None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} shards"),
-    )
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True
-    ) as bar:
-        task = bar.add_task(label, total=None)
-
-        def update(message: Mapping[str, JSON]) -> None:
-            total, done = int(str(message.get("shards", 0))), int(str(message.get("moved", 0)))
-            bar.update(task, total=max(total, done) or None, completed=done)
-
-        yield update

@@ -10,19 +10,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from objfs.app.home import objfs_home
 from objfs.errors import UsageError
-from objfs.volume.fields import JSON
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -80,27 +77,6 @@ def age(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / divisor:.1f} {unit}" if divisor == 1 else f"{seconds / divisor:.0f} {unit}"
     return f"{seconds / 86400:.0f} d"
-
-
-@contextmanager
-def drain_progress(label: str) -> Iterator[Callable[[Mapping[str, JSON]], None]]:
-    """A bar over the bytes left, fed with progress messages of a mount; silent without a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _message: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(label, total=None, left="")
-        most = 0
-
-        def update(message: Mapping[str, JSON]) -> None:
-            nonlocal most
-            left = int(str(message.get("left_bytes", 0)))
-            most = max(most, left)
-            bar.update(task, total=max(most, 1), completed=most - left, left=f"{size(left)} left")
-
-        yield update
 
 
 def notes() -> Callable[[str], None]:

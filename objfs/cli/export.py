@@ -12,8 +12,9 @@ import click
 from objfs.app.export import export as run_export
 from objfs.app.export import unpack
 from objfs.app.visit import Visitor
+from objfs.cli.bars import copying
 from objfs.cli.context import home, json_option, name_and_snapshot, notes, say, show_json
-from objfs.cli.progress import copying, show_failures, summary
+from objfs.cli.copied import show_failures, summary
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.errors import UsageError
 from objfs.volume.selection import Selection

@@ -6,7 +6,8 @@ import click
 
 from objfs.app.client import ControlClient
 from objfs.app.home import volume_of
-from objfs.cli.context import drain_progress, home
+from objfs.cli.bars import draining
+from objfs.cli.context import home
 
 
 @click.command()
@@ -19,6 +20,6 @@ def flush(volume: str, where: str) -> None:
     """Return when all that was written before is recoverable from the buckets."""
     with (
         ControlClient(volume_of(home(), volume).control_path) as mount,
-        drain_progress("flushing") as progress,
+        draining("flushing") as progress,
     ):
         mount.ask("flush", progress, timeout_s=None, where=where)

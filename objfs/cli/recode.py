@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from objfs.app.home import volume_of
 from objfs.app.recode import Wish
 from objfs.app.recode import recode as run_recode
+from objfs.cli.bars import encoding
 from objfs.cli.context import home, json_option, say, show_json, show_table, size, table
 from objfs.cli.cost import amount
 from objfs.cli.mkfs import parse_code
@@ -50,7 +48,7 @@ def recode(
         if not as_json:
             _say_estimate(Fields({**estimate}, "recode"), code)
 
-    with _bar() as update:
+    with encoding("recode") as update:
         done = run_recode(found, secret, Wish(wanted, fewer_buckets, dry_run), tell, update)
     if as_json:
         show_json({**done, "estimate": told[0]})
@@ -87,25 +85,3 @@ def _say_done(done: Fields) -> None:
         say(f"the code is {done.text('code')} now, and whether all has it is not known: {error}")
     else:
         say(f"everything has code {done.text('code')} now; what it was goes after the grace")
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[Mapping[str, JSON]], None]]:
-    """Bytes encoded anew, of those that are to be; nothing before the first news, or without a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _message: None
-        return
-    columns = (TextColumn("recode"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task("recode", total=None)
-
-    def update(message: Mapping[str, JSON]) -> None:
-        bar.start()
-        total, done = int(str(message.get("size", 0))), int(str(message.get("done_size", 0)))
-        bar.update(task, total=max(total, done) or None, completed=done)
-
-    try:
-        yield update
-    finally:
-        bar.stop()

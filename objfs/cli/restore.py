@@ -10,8 +10,9 @@ import click
 from objfs.app.restore import RestoreOrder, look
 from objfs.app.restore import restore as run_restore
 from objfs.app.visit import Visitor
+from objfs.cli.bars import copying
 from objfs.cli.context import home, json_option, name_and_snapshot, notes, show_json
-from objfs.cli.progress import copying, show_failures, summary
+from objfs.cli.copied import show_failures, summary
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.restore import RestoreOptions
 from objfs.volume.restored import said

@@ -10,7 +10,8 @@ from objfs.app.client import ControlClient
 from objfs.app.home import dead_mount, mounted_at
 from objfs.app.mountpoint import find_mount, unmount
 from objfs.app.wire import Message
-from objfs.cli.context import drain_progress, home, say, size
+from objfs.cli.bars import draining
+from objfs.cli.context import home, say, size
 from objfs.errors import NotMounted, ObjfsError, Unclean
 from objfs.volume.local import VolumeHome
 
@@ -51,7 +52,7 @@ def drain_and_unmount(volume: VolumeHome, directory: Path, *, lazy: bool) -> Non
 
 
 def _ask(volume: VolumeHome, *, wait: bool, lazy: bool) -> Message:
-    with ControlClient(volume.control_path) as mount, drain_progress("draining") as progress:
+    with ControlClient(volume.control_path) as mount, draining("draining") as progress:
         pid = int(str(mount.ask("ping")["pid"]))
         answer = mount.ask("umount", progress, timeout_s=None, wait=wait, lazy=lazy)
         if wait:
