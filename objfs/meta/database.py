@@ -16,6 +16,7 @@ from typing import Any
 from objfs.durable import sync_directory
 from objfs.errors import Corrupt, NoSpace, ObjfsError, PosixError, Unclean, VolumeExists
 from objfs.meta import schema
+from objfs.meta.migrations import migrate
 from objfs.model import ChunkId, Ino, SegmentNo
 
 Value = int | bytes | str | None
@@ -127,7 +128,7 @@ class Database:
             connection = _connect(path, movable=movable)
             try:
                 schema.check_version(connection)
-                schema.migrate(connection)
+                migrate(connection)
                 return cls(path, connection)
             except BaseException:
                 connection.close()

@@ -1,9 +1,9 @@
-"""The tables of the inode table, each explained where it is defined, and how they change over time.
+"""The tables of the inode table, each explained where it is defined.
 
-Owns the DDL, the schema's number (``PRAGMA user_version``) and the migrations.  Promises that the rules
-which no code path may forget are kept by triggers: a row of a versioned table that is older than the
-present generation is copied to its ``_old`` twin before it changes, and a chunk version that nothing
-names any more is deleted.  Knows no queries.
+Owns the DDL and the schema's number (``PRAGMA user_version``).  Promises that the rules which no code path
+may forget are kept by triggers: a row of a versioned table that is older than the present generation is
+copied to its ``_old`` twin before it changes, and a chunk version that nothing names any more is deleted.
+Knows no queries, and no former schema (``migrations``).
 
 Generations. ``volume.generation`` counts from 1; a snapshot notes the present one, G, and raises it. A
 row carries the generation it was ``born`` in. The first change of a row that the newest snapshot shows
@@ -21,7 +21,7 @@ rows of the twins that no other shows are removed later: ``forgotten`` says that
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlite_utils
@@ -248,12 +248,13 @@ VERSIONED = (INODE, ENTRY, XATTR, MAP)
 _NOW = "(SELECT generation FROM volume)"
 # Directory offsets of what was copied aside: the order of readdir in a moment, without a look at the rows
 # that it does not show.
-_OLD_COOKIES = "CREATE INDEX entry_old_cookie ON entry_old (parent, cookie, born, died)"
+OLD_COOKIES = "CREATE INDEX entry_old_cookie ON entry_old (parent, cookie, born, died)"
 _SHOWN = "old.born <= (SELECT max(generation) FROM snapshot)"
 """Whether a snapshot shows the row that changes: if any does, the newest does."""
 
 
-def _table(table: Versioned) -> Iterator[str]:
+def table_statements(table: Versioned) -> Iterator[str]:
+    """The table, its twin, and the index of the twin."""
     columns = [f"{name} {kind} NOT NULL" for name, kind in table.key]
     columns += [f"{name} {kind}" for name, kind in table.columns] + ["born INTEGER NOT NULL"]
     key = ", ".join(name for name, _ in table.key)
@@ -261,15 +262,16 @@ def _table(table: Versioned) -> Iterator[str]:
     yield f"CREATE TABLE {table.name} ({', '.join(columns)}, PRIMARY KEY ({key})){rowid}"
     columns.append("died INTEGER NOT NULL")
     yield f"CREATE TABLE {table.name}_old ({', '.join(columns)}, PRIMARY KEY ({key}, born)){rowid}"
-    yield _died_index(table)
+    yield died_index(table)
 
 
-def _died_index(table: Versioned) -> str:
+def died_index(table: Versioned) -> str:
     """Finds what a snapshot that goes was the last to show."""
     return f"CREATE INDEX {table.name}_old_died ON {table.name}_old (died, born)"
 
 
-def _triggers(table: Versioned) -> Iterator[str]:
+def trigger_statements(table: Versioned) -> Iterator[str]:
+    """What keeps the twin, and counts who names a version."""
     name, keys = table.name, [key for key, _ in table.key]
     values = keys + [column for column, _ in table.columns]
     same = " AND ".join(f"{key} = new.{key}" for key in keys)
@@ -317,57 +319,13 @@ def statements() -> list[str]:
     """The whole schema of version ``VERSION``, but for the text of ``UNVERSIONED``."""
     found: list[str] = []
     for table in VERSIONED:
-        found += _table(table)
+        found += table_statements(table)
     # Directory offsets: unique, and the order of readdir.
     found.append("CREATE UNIQUE INDEX entry_cookie ON entry (parent, cookie)")
-    found.append(_OLD_COOKIES)
+    found.append(OLD_COOKIES)
     for table in VERSIONED:
-        found += _triggers(table)
+        found += trigger_statements(table)
     return found
-
-
-Migration = Callable[[sqlite_utils.Database], None]
-
-
-def _name_moments(database: sqlite_utils.Database) -> None:
-    """1 to 2: snapshots are listed in order, and can go.  Only what one shows is copied, and what none shows
-    is found."""
-    run = database.conn.execute
-    run(_OLD_COOKIES)
-    for column in ("inodes", "bytes"):
-        run(f"ALTER TABLE snapshot ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
-    run("CREATE INDEX snapshot_generation ON snapshot (generation)")
-    run("CREATE TABLE forgotten (generation INTEGER PRIMARY KEY)")
-    for table in VERSIONED:
-        run(_died_index(table))
-        _drop_triggers(database, table)
-        for statement in _triggers(table):
-            run(statement)
-
-
-def _order_copies_by_time(database: sqlite_utils.Database) -> None:
-    """2 to 3: inodes that were copied aside lie in the order of their copying, and an index finds them."""
-    run = database.conn.execute
-    _drop_triggers(database, INODE)  # a table that they name cannot be renamed without changing them
-    run("ALTER TABLE inode_old RENAME TO inode_by_key")
-    run("DROP INDEX inode_old_died")
-    _, twin, died_index = _table(INODE)
-    run(twin)
-    run("INSERT INTO inode_old SELECT * FROM inode_by_key ORDER BY died")
-    run("DROP TABLE inode_by_key")
-    for statement in (died_index, *_triggers(INODE)):
-        run(statement)
-
-
-def _drop_triggers(database: sqlite_utils.Database, table: Versioned) -> None:
-    run = database.conn.execute
-    named = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (?, ?)"
-    for (name,) in run(named, (table.name, f"{table.name}_old")).fetchall():
-        run(f"DROP TRIGGER {name}")
-
-
-MIGRATIONS: Sequence[Migration] = (_name_moments, _order_copies_by_time)
-"""What turns schema n into n+1 stands at n-1; each runs in one transaction with the new number."""
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -389,22 +347,6 @@ def check_version(connection: sqlite3.Connection) -> int:
             f"the inode table has schema {version}, this objfs knows {VERSION}: use a newer objfs"
         )
     return version
-
-
-def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
-    """Brings the schema to the present number, one transaction per step; returns how many steps."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    database = sqlite_utils.Database(connection)
-    for number, step in enumerate(migrations[version - 1 :], version + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            step(database)
-            connection.execute(f"PRAGMA user_version = {number}")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-    return max(0, len(migrations) - version + 1)
 
 
 def row_counts(connection: sqlite3.Connection) -> dict[str, int]:

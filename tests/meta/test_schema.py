@@ -10,7 +10,7 @@ import pytest
 import sqlite_utils
 
 from objfs.errors import Corrupt, NewerFormat, ObjfsError
-from objfs.meta import MetaDatabase, schema
+from objfs.meta import MetaDatabase, migrations, schema
 from objfs.model import ROOT, AttrChange, Ino, RenameFlag
 from tests.meta.contract import mkdir, mkfile, store, write
 from tests.meta.support import BOOT, CHUNK, make, placed, segment, snapshot
@@ -228,19 +228,19 @@ def test_migrations_run_once_and_whole(tmp_path: Path) -> None:
         if broken:
             raise ObjfsError("on purpose")
 
-    steps = (*schema.MIGRATIONS, two, three)
+    steps = (*migrations.MIGRATIONS, two, three)
     first = schema.VERSION
     broken = True
     make(tmp_path / "meta.db").close()
     connection = sqlite3.connect(tmp_path / "meta.db", isolation_level=None)
     with pytest.raises(ObjfsError, match="on purpose"):
-        schema.migrate(connection, steps)
+        migrations.migrate(connection, steps)
     database = sqlite_utils.Database(connection)
     assert connection.execute("PRAGMA user_version").fetchone() == (first + 1,)
     assert "colour" in database["inode"].columns_dict
     broken = False
-    assert schema.migrate(connection, steps) == 1
-    assert schema.migrate(connection, steps) == 0
+    assert migrations.migrate(connection, steps) == 1
+    assert migrations.migrate(connection, steps) == 0
     assert connection.execute("PRAGMA user_version").fetchone() == (first + 2,)
     assert schema.row_counts(connection)["inode"] == 1
     database.close()
