@@ -53,7 +53,7 @@ def measure(root: Path, files: int, megabytes: int) -> int:
         station.forget(VOLUME)
         for lost in (places[1], places[4]):
             shutil.rmtree(lost)
-        station.attach(VOLUME, urls([place for place in places if place.exists()]))
+        station.attach(VOLUME, urls(places[:1]))  # it says where the others are
         copied = seconds(["cp", "-a", str(source), str(root / "cp")])
         os.sync()
         document = json.loads(station.run("restore", VOLUME, out, "--json", timeout=LONG_S).stdout)
