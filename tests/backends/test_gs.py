@@ -31,6 +31,7 @@ from objfs.errors import (
     TimedOut,
     Unreachable,
 )
+from tests.backends.places import are_apart, is_said_not_to_be_there
 from tests.servers import gcs
 from tests.servers.gcs import GCSServer
 from tests.servers.scripted import HANG_UP, Answer, Scripted
@@ -57,28 +58,13 @@ def item(name: str) -> dict[str, str]:
 
 
 async def test_a_bucket_that_is_not_there_is_said_so(gcs_server: GCSServer) -> None:
-    bucket = gcs_server.open("no-such-bucket-here")
-    for request in (
-        lambda: bucket.get("label"),
-        lambda: bucket.put("label", b"x"),
-        lambda: bucket.put_if_absent("label", b"x"),
-        lambda: bucket.stat("label"),
-        lambda: bucket.list(""),
-    ):
-        with pytest.raises(NoSuchBucket, match="no-such-bucket-here"):
-            await request()
-    await bucket.aclose()
+    name = "no-such-bucket-here"
+    await is_said_not_to_be_there(gcs_server.open(name), name)
 
 
 async def test_prefixes_keep_volumes_apart(gcs_server: GCSServer) -> None:
     name = gcs_server.make_bucket()
-    one, two = gcs_server.open(name, "one"), gcs_server.open(name, "two/deep")
-    await one.put("label", b"1")
-    await two.put_if_absent("label", b"2")
-    assert (await one.get("label"), await two.get("label")) == (b"1", b"2")
-    assert len(await one.list("")) == len(await two.list("")) == 1
-    await one.aclose()
-    await two.aclose()
+    await are_apart(gcs_server.open(name, "one"), gcs_server.open(name, "two/deep"))
 
 
 async def test_storage_class_and_tags_are_asked_for(gcs_server: GCSServer) -> None:

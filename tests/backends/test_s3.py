@@ -30,6 +30,7 @@ from objfs.errors import (
     TimedOut,
     Unreachable,
 )
+from tests.backends.places import are_apart, is_said_not_to_be_there
 from tests.servers.moto import ACCESS_KEY, ACCOUNT, SECRET_KEY, MotoServer
 from tests.servers.scripted import Scripted
 
@@ -48,28 +49,13 @@ async def test_a_listing_goes_through_all_pages(moto_server: MotoServer) -> None
 
 
 async def test_a_bucket_that_is_not_there_is_said_so(moto_server: MotoServer) -> None:
-    bucket = moto_server.open("no-such-bucket-here")
-    for request in (
-        lambda: bucket.get("label"),
-        lambda: bucket.put("label", b"x"),
-        lambda: bucket.put_if_absent("label", b"x"),
-        lambda: bucket.stat("label"),
-        lambda: bucket.list(""),
-    ):
-        with pytest.raises(NoSuchBucket, match="no-such-bucket-here"):
-            await request()
-    await bucket.aclose()
+    name = "no-such-bucket-here"
+    await is_said_not_to_be_there(moto_server.open(name), name)
 
 
 async def test_prefixes_keep_volumes_apart(moto_server: MotoServer) -> None:
     name = moto_server.make_bucket()
-    one, two = moto_server.open(name, "one"), moto_server.open(name, "two/deep")
-    await one.put("label", b"1")
-    await two.put_if_absent("label", b"2")
-    assert (await one.get("label"), await two.get("label")) == (b"1", b"2")
-    assert len(await one.list("")) == len(await two.list("")) == 1
-    await one.aclose()
-    await two.aclose()
+    await are_apart(moto_server.open(name, "one"), moto_server.open(name, "two/deep"))
 
 
 async def test_storage_class_encryption_and_tags_are_asked_for(moto_server: MotoServer, client: Any) -> None:

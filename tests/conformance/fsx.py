@@ -22,6 +22,7 @@ from pathlib import Path
 from tests.conformance import report
 from tests.conformance.report import Outcome
 from tests.conformance.scratch import Scratch, require_checkout, run, scratch
+from tests.console import say
 
 HOW = "clone https://github.com/kdave/xfstests; make configure && ./configure && make -C lib && make -C ltp"
 LEFT_OUT = {
@@ -140,7 +141,7 @@ def prepared(program: Path, *options: str) -> Iterator[Bed]:
     words = ("-o", ",".join(options)) if options else ()
     with scratch("fsx", *words) as ground:
         bed = Bed(program, ground, words)
-        report.say(f"left out, because the mount has no such call: {', '.join(bed.learn())}")
+        say(f"left out, because the mount has no such call: {', '.join(bed.learn())}")
         yield bed
 
 
@@ -151,7 +152,7 @@ def collect(runs: Iterator[Result]) -> tuple[report.Results, report.Results]:
     for name, ours, theirs in runs:
         mount[name] = ours
         plain |= {name: theirs} if theirs else {}
-        report.say(f"  {name}: {'well' if not ours.failures else ours.failures[0]}")
+        say(f"  {name}: {'well' if not ours.failures else ours.failures[0]}")
     return mount, plain
 
 

@@ -24,9 +24,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from objfs.errors import PosixError
-from tests.conformance import report
 from tests.conformance.mountfs import MountFs
 from tests.conformance.scratch import VOLUME, Scratch, run, scratch
+from tests.console import say
 from tests.fs.test_model import MODES, NAMES, PLACES, Tree, lengths, offsets
 from tests.moments.search import search
 from tests.system.harness import REPOSITORY
@@ -165,7 +165,7 @@ def on_a_mount(examples: int, steps: int) -> bool:
     with scratch("model", chunk_size=CHUNK) as ground:
         MountTree.ground = ground
         run_state_machine_as_test(MountTree, settings=wanted)
-    report.say(f"on a mount: {examples} histories of {steps} steps: well")
+    say(f"on a mount: {examples} histories of {steps} steps: well")
     return True
 
 

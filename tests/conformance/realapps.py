@@ -20,6 +20,7 @@ from tests.conformance import report, wheel
 from tests.conformance.report import Outcome
 from tests.conformance.scratch import NotReady, require_programs, run, scratch
 from tests.conformance.speedtest import unsound
+from tests.console import say
 from tests.system import tree
 from tests.system.harness import REPOSITORY as OBJFS
 
@@ -224,7 +225,7 @@ def perform(side: str, steps: Mapping[str, Callable[[Desk], None]], desk: Desk) 
     done: dict[str, Outcome] = {}
     for name, step in steps.items():
         done[name] = attempt(step, desk)
-        report.say(f"  {side}: {name}: {'well' if not done[name].failures else done[name].failures[0]}")
+        say(f"  {side}: {name}: {'well' if not done[name].failures else done[name].failures[0]}")
     return done
 
 

@@ -6,9 +6,10 @@ mount and nothing was left out there that ran on the other side.  Knows no suite
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+from tests.console import say
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,3 @@ def _skips(mount: Results, plain: Results, kind: str) -> Iterator[str]:
             reasons.setdefault((outcome.skipped, same), []).append(name)
     for (reason, same), names in sorted(reasons.items()):
         yield f"left out {reason} ({same}): {' '.join(sorted(names))}"
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

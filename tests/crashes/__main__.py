@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.console import say
 from tests.crashes import campaign, commands, killed
 from tests.crashes.points import NAMES, POINTS
 
@@ -106,7 +107,7 @@ class Results:
         with self._file.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         self._count(line)
-        _say(line)
+        _tell(line)
 
     def _count(self, line: dict[str, Any]) -> None:
         self._seeds.add((line["series"], line["seed"]))
@@ -131,11 +132,10 @@ class Results:
             write(f"  {name:{width}} {self.points[name]:5}\n")
 
 
-def _say(line: dict[str, Any]) -> None:
+def _tell(line: dict[str, Any]) -> None:
     deaths = " ".join(f"{kind}={number}" for kind, number in line["deaths"].items())
     what = f"{line['series']} {line['seed']}: {deaths} in {line['seconds']} s"
-    sys.stdout.write("\n  ".join([what, *line["violations"]]) + "\n")
-    sys.stdout.flush()
+    say("\n  ".join([what, *line["violations"]]))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.console import say
 from tests.images.taking import run
 
 
@@ -21,21 +22,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="objfs-images-"))
-    _say(f"seed {arguments.seed}")
-    found = run(root, arguments.seed, arguments.snapshots, _say)
+    say(f"seed {arguments.seed}")
+    found = run(root, arguments.seed, arguments.snapshots, say)
     for text in found:
-        _say(text)
-    _say(f"{arguments.snapshots} snapshots, seed {arguments.seed}: {len(found)} complaints")
+        say(text)
+    say(f"{arguments.snapshots} snapshots, seed {arguments.seed}: {len(found)} complaints")
     if found:
-        _say(f"kept: {root}")
+        say(f"kept: {root}")
         return 1
     shutil.rmtree(root)
     return 0
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import trio
 
 from objfs.model import Code
 from objfs.store.placement import tolerance
+from tests.console import say
 from tests.losses.matrix import BUCKETS, CODES, MOST_SETS, Loss, sets_of
 
 STATE = Path(tempfile.gettempdir()) / "objfs-losses.state"
@@ -55,7 +56,7 @@ def main() -> int:
         for buckets in BUCKETS:
             if arguments.only in (None, str(code)) and arguments.buckets in (None, buckets):
                 failures += not _well(code, buckets, arguments.sets, done)
-    _say(f"{failures} failed; {arguments.state} notes what is done")
+    say(f"{failures} failed; {arguments.state} notes what is done")
     return 1 if failures else 0
 
 
@@ -68,11 +69,11 @@ def _well(code: Code, buckets: int, most: int, done: Done) -> bool:
         try:
             trio.run(_run, Path(root), code, buckets, chosen, done)
         except Exception:
-            _say(f"{case}: FAILED\n{traceback.format_exc()}")
+            say(f"{case}: FAILED\n{traceback.format_exc()}")
             return False
     done.add(f"{case} whole {most}")
     borne = tolerance(code, buckets)
-    _say(f"{case}: bears {borne}, {len(chosen)} losses and one more: ok {time.monotonic() - began:.1f} s")
+    say(f"{case}: bears {borne}, {len(chosen)} losses and one more: ok {time.monotonic() - began:.1f} s")
     return True
 
 
@@ -85,11 +86,6 @@ async def _run(root: Path, code: Code, buckets: int, chosen: list[tuple[int, ...
             await loss.lose(number, lost)
             done.add(line)
     await loss.lose_too_many()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.conformance import report
+from tests.console import say
 from tests.moments.machine import Moments
 
 BATCH = 20
@@ -29,7 +29,7 @@ def search(examples: int, steps: int, first: int = 1, *, shrink: bool = True) ->
         count = min(BATCH, examples - number * BATCH)
         _batch(first + number, count, steps, shrink=shrink)
         took = time.monotonic() - began
-        report.say(f"snapshots, seed {first + number}: {count} histories of {steps} steps in {took:.0f} s")
+        say(f"snapshots, seed {first + number}: {count} histories of {steps} steps in {took:.0f} s")
     return True
 
 
@@ -48,7 +48,7 @@ def _batch(seed: int, examples: int, steps: int, *, shrink: bool) -> None:
         run_state_machine_as_test(machine, settings=wanted)
     except BaseException:
         options = f"--first {seed} --examples {examples} --steps {steps}"
-        report.say(f"again: python -bb -m tests.moments.search {options}")
+        say(f"again: python -bb -m tests.moments.search {options}")
         raise
 
 

@@ -14,6 +14,7 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
+from tests.console import say
 from tests.powercut.cutting import complaints, cuts, record
 
 EVERY = 50
@@ -28,27 +29,22 @@ def main() -> int:
     logging.getLogger("objfs").addHandler(logging.NullHandler())
     root = Path(tempfile.mkdtemp(prefix="objfs-powercut-"))
     records = record(root)
-    _say(f"{len(records)} records")
+    say(f"{len(records)} records")
     failures = 0
     for number, cut in enumerate(islice(cuts(records, arguments.seed), arguments.cuts)):
         wrong = complaints(root / f"cut{number}", records, cut, f"{arguments.seed}-{number}")
         failures += bool(wrong)
         if wrong:
-            _say(f"cut {number} after {cut.at} records: {'; '.join(wrong)}")
+            say(f"cut {number} after {cut.at} records: {'; '.join(wrong)}")
         if number % EVERY == EVERY - 1:
-            _say(f"{number + 1} cuts, {failures} of them bad")
-    _say(f"{failures} of {arguments.cuts} cuts left something that is not whole")
+            say(f"{number + 1} cuts, {failures} of them bad")
+    say(f"{failures} of {arguments.cuts} cuts left something that is not whole")
     if failures:
         (root / "records").write_bytes(pickle.dumps(records))
-        _say(f"kept: {root}/records")
+        say(f"kept: {root}/records")
         return 1
     shutil.rmtree(root)
     return 0
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

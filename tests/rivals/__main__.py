@@ -14,6 +14,7 @@ import traceback
 from itertools import product
 from pathlib import Path
 
+from tests.console import say
 from tests.rivals import matrix
 
 
@@ -26,7 +27,7 @@ def main() -> int:
     for seed in range(arguments.first, arguments.first + arguments.rounds):
         for end, succession in product(matrix.ENDS, matrix.SUCCESSIONS):
             failures += not _well(end, succession, seed)
-    _say(f"{failures} of {arguments.rounds * len(matrix.ENDS) * len(matrix.SUCCESSIONS)} failed")
+    say(f"{failures} of {arguments.rounds * len(matrix.ENDS) * len(matrix.SUCCESSIONS)} failed")
     return 1 if failures else 0
 
 
@@ -37,16 +38,11 @@ def _well(end: matrix.End, succession: matrix.Succession, seed: int) -> bool:
     try:
         matrix.run(root, end, succession, seed)
     except Exception:
-        _say(f"seed {seed} {end}, {succession}: kept in {root}\n{traceback.format_exc()}")
+        say(f"seed {seed} {end}, {succession}: kept in {root}\n{traceback.format_exc()}")
         return False
     shutil.rmtree(root)
-    _say(f"seed {seed} {end}, {succession}: ok {time.monotonic() - began:.1f} s")
+    say(f"seed {seed} {end}, {succession}: ok {time.monotonic() - began:.1f} s")
     return True
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -11,12 +11,9 @@ directory within its cap.  The figures are printed.
 
 from __future__ import annotations
 
-import argparse
 import random
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from objfs.errors import ExitCode
-from tests.servers.choice import SERVERS, make_buckets, serving
+from tests.servers.choice import make_buckets
 from tests.servers.network import (
     BROKEN,
     FORBIDDEN,
@@ -41,6 +38,7 @@ from tests.servers.network import (
 )
 from tests.system.harness import VOLUME, Station
 from tests.system.load import Worker, differences
+from tests.system.served import main
 from tests.system.watch import Watch
 
 MIB = 1024 * 1024
@@ -222,21 +220,5 @@ def _repair(station: Station, figures: Figures) -> None:
 # --- running -------------------------------------------------------------------------------
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--server", choices=sorted(SERVERS), default="ceph")
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="objfs-faults-"))
-    with serving(arguments.server) as server:
-        figures = run(root, server.endpoint, 60 * arguments.minutes, arguments.seed)
-    if not figures.complaints:
-        shutil.rmtree(root)
-    wrong = [f"WRONG         {complaint} (kept: {root})" for complaint in figures.complaints]
-    sys.stdout.write("\n".join([*figures.lines(), *wrong]) + "\n")
-    return 1 if wrong else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("faults", (__doc__ or "").splitlines()[0], run))

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,16 @@ class Station:
             )
             return int(json.loads(done.stdout)["pid"]) if done.returncode == 0 else None
         return None
+
+
+@contextlib.contextmanager
+def mounted_station(root: Path, *options: str) -> Iterator[Station]:
+    """A machine with a volume over three directories, mounted at ``root / "mnt"``."""
+    with Station(root / "machine") as station:
+        station.mkfs(VOLUME, urls(local_buckets(root, 3)))
+        station.mount(VOLUME, root / "mnt", *options)
+        yield station
+        station.umount(root / "mnt")
 
 
 def end_process(pid: int) -> None:

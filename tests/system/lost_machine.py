@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.console import say
 from tests.system.harness import Station, urls, wait_for_end
 from tests.system.history import History
 from tests.system.oracle import Verdict, Witness, after_loss
@@ -122,8 +123,7 @@ def main() -> int:
         outcome = run_seed(seed)
         wrong = complaint(seed, outcome)
         failures += wrong is not None
-        sys.stdout.write(f"seed {seed}: {outcome} {wrong or 'ok'}\n")
-        sys.stdout.flush()
+        say(f"seed {seed}: {outcome} {wrong or 'ok'}")
     return 1 if failures else 0
 
 

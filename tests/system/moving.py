@@ -40,6 +40,7 @@ from objfs.volume.attach import Offered, attach
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
 from objfs.volume.open import OpenOptions, open_volume
+from tests.console import say
 from tests.system.harness import PASSPHRASE, VOLUME, Station, local_buckets, urls, wait_for_end
 from tests.volume.support import TrioClock
 
@@ -352,8 +353,7 @@ def main() -> int:
             figures.complaints.append(f"kept: {root}")
         else:
             shutil.rmtree(root)
-        sys.stdout.write(figures.line() + "\n")
-        sys.stdout.flush()
+        say(figures.line())
     return 1 if failures else 0
 
 

@@ -12,14 +12,11 @@ machine has the same trees, and the process has kept within its memory.  The fig
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -29,12 +26,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from objfs.errors import ExitCode
-from tests.servers.choice import SERVERS, make_buckets, serving
+from tests.servers.choice import make_buckets
 from tests.servers.network import network
 from tests.system import tree
 from tests.system.harness import VOLUME, Station, local_buckets, urls
 from tests.system.load import Worker
 from tests.system.load import differences as wrong_files
+from tests.system.served import main
 from tests.system.watch import Watch
 
 MIB = 1024 * 1024
@@ -331,21 +329,5 @@ def _compare(root: Path, where: Sequence[str], figures: Figures) -> None:
         second.umount(mount)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--server", choices=sorted(SERVERS), default="ceph")
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="objfs-outages-"))
-    with serving(arguments.server) as server:
-        figures = run(root, server.endpoint, 60 * arguments.minutes, arguments.seed)
-    if not figures.complaints:
-        shutil.rmtree(root)
-    wrong = [f"WRONG         {complaint} (kept: {root})" for complaint in figures.complaints]
-    sys.stdout.write("\n".join([*figures.lines(), *wrong]) + "\n")
-    return 1 if wrong else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("outages", (__doc__ or "").splitlines()[0], run))

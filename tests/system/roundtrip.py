@@ -25,6 +25,7 @@ from pathlib import Path
 
 import boto3
 
+from tests.console import say
 from tests.system import tree
 from tests.system.harness import Station, urls
 
@@ -234,11 +235,6 @@ def run(trip: Trip, checks: Sequence[str], say: Callable[[str], None]) -> None:
         say(f"ok  {name:<22} {time.monotonic() - started:6.1f} s  {CHECKS[name].__doc__}")
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--files", type=int, default=5000)
@@ -254,7 +250,7 @@ def main() -> int:
     try:
         sizes = {"files": arguments.files, "megabytes": arguments.megabytes}
         with prepared(root, **sizes, s3=arguments.s3, buckets=arguments.bucket) as trip:
-            run(trip, arguments.checks, _say)
+            run(trip, arguments.checks, say)
     finally:
         if not arguments.keep:
             shutil.rmtree(root, ignore_errors=True)

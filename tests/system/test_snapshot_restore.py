@@ -12,7 +12,7 @@ import pytest
 
 from objfs.errors import ExitCode
 from tests.posix.port import code_of
-from tests.system.harness import Station, have_fuse, local_buckets, urls
+from tests.system.harness import Station, have_fuse, mounted_station
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
 
@@ -22,11 +22,8 @@ TEXT, LONG = b"chapter one\n", b"bytes" * 300_000
 
 @pytest.fixture
 def station(tmp_path: Path) -> Iterator[Station]:
-    with Station(tmp_path / "machine") as station:
-        station.mkfs(VOLUME, urls(local_buckets(tmp_path, 3)))
-        station.mount(VOLUME, tmp_path / "mnt")
+    with mounted_station(tmp_path) as station:
         yield station
-        station.umount(tmp_path / "mnt")
 
 
 @pytest.fixture

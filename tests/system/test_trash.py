@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from objfs.errors import ExitCode
-from tests.system.harness import Station, have_fuse, local_buckets, urls
+from tests.system.harness import Station, have_fuse, mounted_station
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
 
@@ -21,11 +21,8 @@ TEXT, LONG = b"chapter one\n", b"bytes" * 300_000
 
 @pytest.fixture
 def station(tmp_path: Path) -> Iterator[Station]:
-    with Station(tmp_path / "machine") as station:
-        station.mkfs(VOLUME, urls(local_buckets(tmp_path, 3)))
-        station.mount(VOLUME, tmp_path / "mnt", "-o", "trash_days=7")
+    with mounted_station(tmp_path, "-o", "trash_days=7") as station:
         yield station
-        station.umount(tmp_path / "mnt")
 
 
 def listed(station: Station, directory: Path) -> list[dict[str, object]]:
