@@ -47,6 +47,8 @@ class Life:
         """Programs may not write any more, though this process may."""
         self._watch = watch
         self._notifier = notifier
+        self._unmounts: list[trio.Event] = []
+        """Set when the kernel has returned."""
 
     # --- states ------------------------------------------------------------------------
 
@@ -71,10 +73,20 @@ class Life:
         """Takes the mount away; raises MountError when it is busy.  Nothing happens when it is gone."""
         if self.state != "mounted":
             return
+        returned = trio.Event()
+        self._unmounts.append(returned)
         try:
             await trio.to_thread.run_sync(lambda: mountpoint.unmount(self.directory, lazy=lazy))
         except NotMounted:
             log.info("unmounted from outside volume=%s", self.name)
+        finally:
+            returned.set()
+
+    async def wait_unmounted(self) -> None:
+        """Returns when no unmounting is under way: after the last request the kernel still forgets what it
+        knew of, for seconds where that was much."""
+        for returned in self._unmounts:
+            await returned.wait()
 
     async def obey_signals(self, scope: trio.CancelScope) -> None:
         """Until cancelled.  The second signal cancels ``scope``: local state is safe as it is."""

@@ -174,6 +174,7 @@ async def _serve(plan: MountPlan, life: Life, engine: Engine, readiness: Readine
         life.unmounted(engine.left_bytes)
         await engine.finish()
         life.end(engine.outcome)
+        await life.wait_unmounted()
         await server.wait_idle(ANSWERS_S)
         nursery.cancel_scope.cancel()
 

@@ -17,7 +17,6 @@ from objfs.app.places import offered
 from objfs.app.reach import reached
 from objfs.app.wire import first_cause
 from objfs.backends.base import Bucket
-from objfs.volume.attach import identify_places, read_volume
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
 from objfs.volume.visit import Visit, visited
@@ -28,27 +27,28 @@ Raw = AbstractAsyncContextManager[dict[bytes, Bucket]]
 
 
 class Visitor:
-    """How volume ``name`` is visited.  Where ``urls`` are given these are its buckets, the name is for
-    people, and the inode table lies in the directory for temporary files.  Raises UsageError,
-    NoSuchVolume."""
+    """How volume ``name`` is visited.  Where ``urls`` are given it is the volume of these buckets, the name
+    is for people, and the inode table lies in the directory for temporary files.  ``warn`` is told which
+    buckets are not used.  Raises UsageError, NoSuchVolume."""
 
-    def __init__(self, home: Path, name: str, urls: Sequence[str]) -> None:
+    def __init__(self, home: Path, name: str, urls: Sequence[str], warn: Note) -> None:
+        self._warn = warn
         self._home = VolumeHome(home, name)
         self._urls = urls
         if not urls:
             self._home.require()
 
     def run(self, secret: Secret, note: Note, job: Callable[[Visit], Awaitable[T]]) -> T:
-        """Runs ``job`` over the newest moment; what is amiss with buckets goes to ``note``.  Raises as
-        ``visited``, and MalformedURL, ForeignBucket."""
+        """Runs ``job`` over the newest moment; ``note`` hears what it is at.  Raises as ``visited``, and
+        MalformedURL, ForeignBucket."""
 
         async def body() -> T:
             async with (
-                self._raw(secret, note) as raw,
+                self._raw(secret) as raw,
                 visited(raw, secret, self._place, SystemClock(), note) as seen,
             ):
                 for slot, why in seen.left_out.items():
-                    note(f"bucket {seen.buckets.name(slot)} is not used: {why}")
+                    self._warn(f"bucket {seen.buckets.name(slot)} is not used: {why}")
                 return await job(seen)
 
         with unlogged():
@@ -61,8 +61,8 @@ class Visitor:
     def _place(self) -> Path:
         return Path(tempfile.gettempdir()) if self._urls else self._home.path
 
-    def _raw(self, secret: Secret, note: Note) -> Raw:
-        return _named(self._urls, secret, note) if self._urls else _known(self._home)
+    def _raw(self, secret: Secret) -> Raw:
+        return _named(self._urls, secret, self._warn) if self._urls else _known(self._home)
 
 
 @asynccontextmanager
@@ -73,15 +73,10 @@ async def _known(home: VolumeHome) -> AsyncIterator[dict[bytes, Bucket]]:
 
 
 @asynccontextmanager
-async def _named(urls: Sequence[str], secret: Secret, note: Note) -> AsyncIterator[dict[bytes, Bucket]]:
+async def _named(urls: Sequence[str], secret: Secret, warn: Note) -> AsyncIterator[dict[bytes, Bucket]]:
     """Those that were named, and those that the volume knows of besides."""
-    async with offered(urls) as named:
-        header, ring = await read_volume({item.url: item.bucket for item in named}, secret)
-        given = {place.uuid for place in await identify_places(named, header, ring)}
-        missing = [entry for entry in header.buckets if entry.uuid not in given]
-        async with reached(header, ring, missing) as others:
-            for line in others.said():
-                note(line)
-            everybody = [*named, *others.found]
-            places = await identify_places(everybody, header, ring)
-            yield {place.uuid: item.bucket for place, item in zip(places, everybody, strict=True)}
+    async with offered(urls) as named, reached(named, secret) as seen:
+        for line in seen.silent:
+            warn(line)
+        pairs = zip(seen.learned.places, seen.offered, strict=True)
+        yield {place.uuid: item.bucket for place, item in pairs}

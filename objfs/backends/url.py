@@ -115,9 +115,11 @@ def _query(query: str) -> dict[str, str]:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
         raise MalformedURL("after the '?' a bucket URL has name=value, joined by '&'") from None
-    for name, _value in pairs:
+    for name, value in pairs:
         if name in SECRETS:
             raise MalformedURL(f"{name} does not belong into a bucket URL: it is an option of this machine")
+        if "://" in value and ("@" in value or "?" in value):
+            raise MalformedURL(f"{name} holds an address with credentials, which are options of this machine")
     if len(dict(pairs)) != len(pairs):
         raise MalformedURL("a parameter is given twice in the bucket URL")
     return dict(pairs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from objfs.app.places import with_urls
@@ -9,12 +11,11 @@ from objfs.app.promises import remarks_of
 from objfs.app.reach import reached
 from objfs.cli.context import home, say
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
-from objfs.volume.attach import Attached, Offered, add_places, add_reached
-from objfs.volume.attach import attach as attach_volume
+from objfs.volume.attach import Attached, Offered, remember, remember_more, require_new
 from objfs.volume.local import VolumeHome
 
 
-async def remarks(offered: list[Offered]) -> list[str]:
+async def remarks(offered: Iterable[Offered]) -> list[str]:
     """What the buckets can tell about themselves, a line for each thing."""
     return [f"{item.url}: {said}" for item in offered for said in await remarks_of(item.bucket)]
 
@@ -30,19 +31,18 @@ def attach(
     add: bool,
     secrets: SecretFiles,
 ) -> None:
-    """Learn volume NAME from its buckets; then it can be mounted here."""
+    """Learn volume NAME from any one of its buckets, which says where the others are; then it can be mounted
+    here."""
     volume = VolumeHome(home(), name)
-    if add:
-        volume.require()
+    volume.require() if add else require_new(volume)
     secret = read_secret(name, secrets)
 
     async def job(offered: list[Offered]) -> tuple[Attached, list[str]]:
-        if add:
-            return await add_places(volume, secret, offered), await remarks(offered)
-        attached = await attach_volume(volume, secret, offered)
-        async with reached(attached.header, attached.ring, attached.missing) as others:
-            attached = await add_reached(volume, attached, others.found)
-            return attached, [*await remarks([*offered, *others.found]), *others.said()]
+        known = {place.uuid for place in volume.read_config().buckets} if add else ()
+        async with reached(offered, secret, known) as seen:
+            said = [*await remarks(seen.offered), *seen.silent]
+            # At the end, so that an interrupted command has not learned a part.
+            return (remember_more if add else remember)(volume, seen.learned), said
 
     learned, said = with_urls(urls, job)
     header, missing = learned.header, len(learned.missing)
@@ -51,6 +51,6 @@ def attach(
         say(line)
     if missing:
         say(
-            f"{missing} of its buckets have no URL here and count as missing; "
+            f"{missing} of its buckets were not found and count as missing here; "
             f"add them with: objfs attach {name} --add --bucket URL"
         )

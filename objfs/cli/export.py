@@ -25,7 +25,7 @@ from objfs.volume.selection import Selection
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only what matches; may be given again.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="All but what matches; may be given again.")
-@click.option("--bucket", "urls", multiple=True, metavar="URL", help="Read these, not the volume known here.")
+@click.option("--bucket", "urls", multiple=True, metavar="URL", help="A bucket of it; the others are found.")
 @secret_options
 def export(
     volume: str,
@@ -43,7 +43,7 @@ def export(
         raise UsageError("an archive is nothing for a terminal: send it to a file or a program")
     name, snapshot = name_and_snapshot(volume)
     selection = Selection(*(map(os.fsencode, words) for words in (paths, include, exclude)))
-    visitor = Visitor(home(), name, urls)
+    visitor = Visitor(home(), name, urls, say)
     secret = read_secret(name, secrets)
     stream = sys.stdout.buffer
     with copying() as report:

@@ -11,7 +11,7 @@ from objfs.app.restore import RestoreOrder, look
 from objfs.app.restore import restore as run_restore
 from objfs.app.visit import Visitor
 from objfs.cli.bars import copying
-from objfs.cli.context import home, json_option, name_and_snapshot, notes, show_json
+from objfs.cli.context import home, json_option, name_and_snapshot, notes, say, show_json
 from objfs.cli.copied import show_failures, summary
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.restore import RestoreOptions
@@ -28,7 +28,7 @@ from objfs.volume.selection import Selection
 @click.option("--include", multiple=True, metavar="GLOB", help="Only what matches; may be given again.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="All but what matches; may be given again.")
 @click.option("--dry-run", is_flag=True, help="Print the paths that would be restored, and write nothing.")
-@click.option("--bucket", "urls", multiple=True, metavar="URL", help="Read these, not the volume known here.")
+@click.option("--bucket", "urls", multiple=True, metavar="URL", help="A bucket of it; the others are found.")
 @json_option
 @secret_options
 def restore(
@@ -52,7 +52,7 @@ def restore(
     selection = Selection(*(map(os.fsencode, words) for words in (paths, include, exclude)))
     name, snapshot = name_and_snapshot(volume)
     order = RestoreOrder(destination, selection, snapshot, RestoreOptions(resume, verify))
-    visitor = Visitor(home(), name, urls)
+    visitor = Visitor(home(), name, urls, say)
     secret = read_secret(name, secrets)
     if dry_run:
         done = visitor.run(

@@ -41,14 +41,15 @@ def _name_moments(database: sqlite_utils.Database) -> None:
 
 
 def _order_copies_by_time(database: sqlite_utils.Database) -> None:
-    """2 to 3: inodes that were copied aside lie in the order of their copying, and an index finds them."""
+    """2 to 3: inodes that are copied aside lie in the order of their copying, and an index finds them.  Those
+    that are there stay in the order of their numbers: to sort them would take memory."""
     run = database.conn.execute
     _drop_triggers(database, INODE)  # a table that they name cannot be renamed without changing them
     run("ALTER TABLE inode_old RENAME TO inode_by_key")
-    run("DROP INDEX inode_old_died")
+    run("DROP INDEX inode_old_died")  # its name is needed
     _, twin, index = table_statements(INODE)
     run(twin)
-    run("INSERT INTO inode_old SELECT * FROM inode_by_key ORDER BY died")
+    run("INSERT INTO inode_old SELECT * FROM inode_by_key")
     run("DROP TABLE inode_by_key")
     for statement in (index, *trigger_statements(INODE)):
         run(statement)

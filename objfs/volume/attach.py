@@ -8,7 +8,7 @@ be read is not trusted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -52,8 +52,18 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """A volume as the buckets at hand show it; ``places`` are those buckets."""
+
+    header: VolumeHeader
+    ring: KeyRing
+    places: tuple[BucketPlace, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Attached:
-    """What was learned.  ``missing`` are the buckets of the table that were not given."""
+    """What this machine knows of a volume from now on.  ``missing`` are the buckets of the table that it does
+    not reach."""
 
     header: VolumeHeader
     ring: KeyRing
@@ -80,6 +90,12 @@ async def find_headers(buckets: Mapping[str, Bucket]) -> dict[str, bytes]:
     return found
 
 
+async def learn(offered: Sequence[Offered], secret: Secret) -> Learned:
+    """The volume whose buckets these are.  Raises as ``read_volume`` and ``identify_places``."""
+    header, ring = await read_volume({item.url: item.bucket for item in offered}, secret)
+    return Learned(header, ring, tuple(await identify_places(offered, header, ring)))
+
+
 async def attach(
     home: VolumeHome, secret: Secret, offered: Sequence[Offered], settings: VolumeSettings | None = None
 ) -> Attached:
@@ -88,38 +104,57 @@ async def attach(
     Buckets that are not given count as lost until ``add_places``.  Raises VolumeExists (name taken here),
     NoSuchVolume, WrongPassphrase, ForeignBucket.
     """
-    if home.config_path.exists():
-        home.create()
-    header, ring = await read_volume({item.url: item.bucket for item in offered}, secret)
-    places = await identify_places(offered, header, ring)
-    home.create()
-    home.write_config(VolumeConfig(header.volume, tuple(places), settings or VolumeSettings()))
-    given = {place.uuid for place in places}
-    missing = tuple(entry for entry in header.buckets if entry.uuid not in given)
-    log.info("attached volume=%s buckets=%d missing=%d", header.volume.hex(), len(given), len(missing))
-    return Attached(header, ring, missing)
+    require_new(home)
+    return remember(home, await learn(offered, secret), settings)
 
 
 async def add_places(home: VolumeHome, secret: Secret, offered: Sequence[Offered]) -> Attached:
-    """Adds URLs of buckets that the volume has already, or replaces their URLs here."""
+    """Adds URLs of buckets that the volume has already, or replaces their URLs here.  Raises as ``learn``,
+    and ForeignBucket."""
+    home.require()
+    return remember_more(home, await learn(offered, secret))
+
+
+def require_new(home: VolumeHome) -> None:
+    """Raises VolumeExists where the name is taken here."""
+    if home.config_path.exists():
+        home.create()
+
+
+def remember(home: VolumeHome, learned: Learned, settings: VolumeSettings | None = None) -> Attached:
+    """Writes ``volume.toml``.  Raises VolumeExists."""
+    home.create()
+    header, places = learned.header, learned.places
+    home.write_config(VolumeConfig(header.volume, places, settings or VolumeSettings()))
+    attached = _attached(learned, {place.uuid for place in places})
+    log.info(
+        "attached volume=%s buckets=%d missing=%d", header.volume.hex(), len(places), len(attached.missing)
+    )
+    return attached
+
+
+def remember_more(home: VolumeHome, learned: Learned) -> Attached:
+    """Adds the places to ``volume.toml``.  Raises ForeignBucket where they are another volume's."""
     config = home.read_config()
-    header, ring = await read_volume({item.url: item.bucket for item in offered}, secret)
-    if header.volume != config.volume:
-        raise ForeignBucket(f"these buckets belong to volume {header.volume.hex()}, not to {home.name}")
-    return await _add(home, header, ring, offered)
-
-
-async def add_reached(home: VolumeHome, attached: Attached, offered: Sequence[Offered]) -> Attached:
-    """Adds buckets that were found after attaching.  Raises as ``identify_places``."""
-    return await _add(home, attached.header, attached.ring, offered)
-
-
-async def _add(home: VolumeHome, header: VolumeHeader, ring: KeyRing, offered: Sequence[Offered]) -> Attached:
-    config = home.read_config()
+    if learned.header.volume != config.volume:
+        raise ForeignBucket(
+            f"these buckets belong to volume {learned.header.volume.hex()}, not to {home.name}"
+        )
     known = {place.uuid: place for place in config.buckets}
-    known |= {place.uuid: place for place in await identify_places(offered, header, ring)}
+    known |= {place.uuid: _moved(known.get(place.uuid), place) for place in learned.places}
     home.write_config(replace(config, buckets=tuple(known.values())))
-    return Attached(header, ring, tuple(entry for entry in header.buckets if entry.uuid not in known))
+    return _attached(learned, known)
+
+
+def _moved(before: BucketPlace | None, place: BucketPlace) -> BucketPlace:
+    """Options are for one kind of bucket, and stay with another address of it."""
+    kept = before is not None and before.url.partition(":")[0] == place.url.partition(":")[0]
+    return replace(place, options={**before.options, **place.options}) if before and kept else place
+
+
+def _attached(learned: Learned, known: Container[bytes]) -> Attached:
+    header = learned.header
+    return Attached(header, learned.ring, tuple(entry for entry in header.buckets if entry.uuid not in known))
 
 
 async def identify_places(

@@ -99,7 +99,8 @@ class VolumeHeader:
 
 
 def encode(header: VolumeHeader, ring: KeyRing) -> bytes:
-    """The object's bytes, sealed under the ring's current key."""
+    """The object's bytes, sealed under the ring's current key.  Raises UsageError where nobody would read so
+    many of them."""
     clear: dict[str, JSON] = {
         "format": FORMAT,
         "volume": header.volume.hex(),
@@ -110,6 +111,8 @@ def encode(header: VolumeHeader, ring: KeyRing) -> bytes:
     body = _body_json(header) | {"clear": hashlib.sha256(canonical(clear)).hexdigest()}
     sealed = seal_object(ring.current, Kind.HEADER, NAME, canonical(body))
     payload = canonical(clear | {"sealed": base64.b64encode(sealed).decode("ascii")})
+    if ENVELOPE_SIZE + len(payload) > HEADER_MAX:
+        raise UsageError(f"the volume's header would be over {HEADER_MAX} bytes: shorten the buckets' URLs")
     return pack_envelope(Kind.HEADER, ring.current.key_id, len(payload)) + payload
 
 

@@ -36,7 +36,7 @@ from objfs.volume.open import OpenVolume
 from objfs.volume.published import list_sequences, put, read_newest
 from objfs.volume.quorum import Answers, BucketSet
 from objfs.volume.spread import newest_here, refuse_changed
-from objfs.volume.table import BUCKETS_MAX, BucketEntry, data_slots, domains_of
+from objfs.volume.table import BUCKETS_MAX, BucketEntry, data_slots, domains_of, hint
 
 log = logging.getLogger(__name__)
 
@@ -157,8 +157,9 @@ class Membership:
 
     def _with_urls(self, entries: Sequence[BucketEntry]) -> list[BucketEntry]:
         """With the places where this machine reaches them."""
-        urls = {place.uuid: place.url for place in self._volume.home.read_config().buckets}
-        return [replace(entry, url=urls.get(entry.uuid, entry.url)) for entry in entries]
+        places = self._volume.home.read_config().buckets
+        hints = {place.uuid: hint(place.url, place.options) for place in places}
+        return [replace(entry, url=hints.get(entry.uuid) or entry.url) for entry in entries]
 
     def _use(self, header: VolumeHeader, reach: Mapping[Slot, Bucket]) -> None:
         """One step: everybody who holds the set or the store sees the new table."""

@@ -48,7 +48,7 @@ from objfs.volume.patch import Patch
 from objfs.volume.progress import write_known_lease
 from objfs.volume.quorum import BucketSet
 from objfs.volume.settings import VolumeSettings
-from objfs.volume.table import BUCKETS_MAX, BucketEntry, data_slots, domains_of
+from objfs.volume.table import BUCKETS_MAX, BucketEntry, data_slots, domains_of, hint
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,12 @@ class _Making:
         self._offered = {Slot(number): item for number, item in enumerate(buckets)}
         self._entries = tuple(
             BucketEntry(
-                slot, secrets.token_bytes(16), probes[slot].voter, item.domain, item.shards, url=item.url
+                slot,
+                secrets.token_bytes(16),
+                probes[slot].voter,
+                item.domain,
+                item.shards,
+                url=hint(item.url, item.options),
             )
             for slot, item in self._offered.items()
         )

@@ -5,7 +5,7 @@ Owns the record and its JSON form inside the header.  Knows no bucket; a URL is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from objfs.errors import UsageError
@@ -14,8 +14,8 @@ from objfs.volume.fields import JSON, Fields
 
 BUCKETS_MAX = 256
 DOMAIN_MAX = 256
-URL_MAX = 16384
-"""Letters; a path of PATH_MAX bytes, each of them escaped, is shorter."""
+URL_MAX = 4096
+"""Letters.  One that is longer is not noted: it is only a hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class BucketEntry:
     def to_json(self) -> dict[str, JSON]:
         """``leaving`` and ``url`` stand only where there is something to say."""
         more: dict[str, JSON] = {"leaving": True} if self.leaving else {}
-        if self.url:
+        if 0 < len(self.url) <= URL_MAX:
             more["url"] = self.url
         return more | {
             "slot": self.slot,
@@ -67,6 +67,11 @@ def check_domain(text: str) -> str:
     if len(text) > DOMAIN_MAX or not text.isprintable() or text != text.strip():
         raise UsageError(f"{text!r} is no name of a domain: at most {DOMAIN_MAX} printable letters")
     return text
+
+
+def hint(url: str, options: Mapping[str, str]) -> str:
+    """The URL, for other machines; empty where it means a place only together with options of this one."""
+    return "" if options else url
 
 
 def data_slots(entries: Iterable[BucketEntry]) -> list[Slot]:

@@ -63,6 +63,8 @@ def test_a_relative_path_is_made_absolute(text: str, tmp_path: Path, monkeypatch
         ("s3://bucket?secret_key=hush", "secret_key does not belong"),
         ("az://container?account_key=hush", "account_key does not belong"),
         ("az://container?sv=1&sig=hush", "sig does not belong"),
+        ("s3://bucket?endpoint=http://me:hush@127.0.0.1:9000", "endpoint holds an address with credentials"),
+        ("az://container?endpoint=https://a.example/?sv=1%26sig=hush", "endpoint holds an address"),
         ("s3://bucket?colour=red", "no parameter 'colour'; known: checksums, endpoint"),
         ("s3://bucket?region=a&region=b", "twice"),
         ("s3://bucket?region", "name=value"),

@@ -119,7 +119,7 @@ def test_attach_by_one_bucket_finds_the_others(station: Station, places: list[Pa
     with Station(tmp_path / "other") as other:
         said = other.run("attach", VOLUME, "--bucket", urls(places)[1]).stderr
         assert "3 buckets" in said
-        assert "no URL" not in said
+        assert "not found" not in said
         assert _known(other) == urls(places)
         other.run("attach", VOLUME, "--bucket", urls(places)[0], code=22)
         assert "not mounted" in other.run("status", VOLUME).stdout
@@ -137,12 +137,55 @@ def test_attach_by_one_bucket_then_add_those_that_were_moved(
     shutil.copytree(places[1], places[2])
     with Station(tmp_path / "other") as other:
         said = other.run("attach", VOLUME, "--bucket", urls(places)[1]).stderr
-        assert f"{urls(places)[0]}, where a bucket was, is not used" in said
-        assert f"{urls(places)[2]}, where a bucket was, is not used: another bucket" in said
-        assert "2 of its buckets have no URL here" in said
+        assert f"bucket 0 was at {urls(places)[0]}, which is not used" in said
+        assert f"bucket 2 was at {urls(places)[2]}, which is not used: another bucket" in said
+        assert "2 of its buckets were not found" in said
         added = [word for url in urls(elsewhere) for word in ("--bucket", url)]
         other.run("attach", VOLUME, "--add", *added)
         assert _known(other) == sorted([*urls(elsewhere), urls(places)[1]])
+
+
+def test_the_newest_table_of_all_that_are_found_counts(
+    station: Station, places: list[Path], tmp_path: Path
+) -> None:
+    """The bucket that is named was away while another was replaced, and names the old one."""
+    station.mkfs(VOLUME, urls(places))
+    new = tmp_path / "buckets" / "d"
+    new.mkdir()
+    away = places[1].rename(tmp_path / "away")
+    station.run("bucket", "replace", VOLUME, "2", urls([new])[0])
+    away.rename(places[1])
+    with Station(tmp_path / "other") as other:
+        said = other.run("attach", VOLUME, "--bucket", urls(places)[1]).stderr
+        assert "not found" not in said
+        assert _known(other) == urls([*places[:2], new])
+
+
+def test_a_removed_passphrase_learns_nothing_where_a_newer_header_is_found(
+    station: Station, places: list[Path], tmp_path: Path
+) -> None:
+    station.mkfs(VOLUME, urls(places))
+    away = places[1].rename(tmp_path / "away")
+    (tmp_path / "new").write_text("another one")
+    station.run("key", "add", VOLUME, "--new-passphrase-file", tmp_path / "new")
+    station.run("key", "remove", VOLUME, "0", "--passphrase-file", tmp_path / "new")
+    away.rename(places[1])
+    with Station(tmp_path / "other") as other:
+        other.run("attach", VOLUME, "--bucket", urls(places)[1], code=10)
+        assert not (other.home / VOLUME).exists()
+        other.run("attach", VOLUME, "--bucket", urls(places)[0], "--passphrase-file", tmp_path / "new")
+        assert _known(other) == urls(places)
+
+
+def test_another_address_keeps_the_options(station: Station, places: list[Path], tmp_path: Path) -> None:
+    station.mkfs(VOLUME, urls(places))
+    config = station.home / VOLUME / "volume.toml"
+    uuid = json.loads(station.run("bucket", "list", VOLUME, "--json").stdout)[0]["uuid"]
+    config.write_text(f'{config.read_text()}\n[bucket.{uuid}.options]\nconnections = "3"\n')
+    moved = places[0].rename(tmp_path / "buckets" / "moved")
+    station.run("attach", VOLUME, "--add", "--bucket", urls([moved])[0])
+    assert '"connections" = "3"' in config.read_text()
+    assert urls([moved])[0] in _known(station)
 
 
 def test_a_moved_bucket_is_found_once_the_table_was_changed(

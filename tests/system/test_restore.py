@@ -41,7 +41,8 @@ def test_a_tree_comes_out_of_a_mounted_volume_and_goes_back(
     assert document["done"] == document["wanted"]
 
     one = urls(places)[2]  # says where the others are
-    station.run("restore", "unknown-here", "names", tmp_path / "part", "--bucket", one)
+    said = station.run("restore", "unknown-here", "names", tmp_path / "part", "--bucket", one).stderr
+    assert f"bucket 0 was at {urls(places)[0]}, which is not used" in said
     assert tree.differences(source / "names", tmp_path / "part" / "names") == []
 
     with archive.open("wb") as stream:

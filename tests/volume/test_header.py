@@ -11,10 +11,11 @@ import pytest
 from objfs.codec.envelope import ENVELOPE_SIZE, Kind, pack_envelope
 from objfs.codec.keys import KeyRing, new_recovery_key
 from objfs.errors import Corrupt, NewerFormat, NoSuchVolume, UsageError, WrongPassphrase
+from objfs.model import Slot
 from objfs.volume.features import Features
 from objfs.volume.fields import Fields, canonical
 from objfs.volume.header import Secret, VolumeHeader, decode, encode, newest, read_clear, unlock
-from objfs.volume.table import URL_MAX, BucketEntry
+from objfs.volume.table import URL_MAX, BucketEntry, hint
 from tests.volume.support import PASSPHRASE, header, ring
 
 
@@ -43,6 +44,26 @@ def test_urls_are_read_where_they_were_noted_and_never_in_the_clear() -> None:
     assert read(data) == wanted
     assert b"s3://" not in data
     assert not others[0].url
+
+
+def test_a_url_that_is_too_long_is_not_noted() -> None:
+    """The header is read again, whatever somebody wrote into volume.toml."""
+    plain = header(ring())
+    first, *others = plain.buckets
+    entries = (replace(first, url="s3://one?kms_key=" + "x" * URL_MAX), *others)
+    assert read(encode(replace(plain, buckets=entries), ring())) == plain
+
+
+def test_a_header_that_nobody_would_read_is_not_written() -> None:
+    entry = header(ring()).buckets[0]
+    many = tuple(replace(entry, slot=Slot(number), url="\u00e9" * URL_MAX) for number in range(256))
+    with pytest.raises(UsageError, match="shorten"):
+        encode(replace(header(ring()), buckets=many), ring())
+
+
+def test_a_url_that_needs_options_of_this_machine_is_no_hint() -> None:
+    assert hint("s3://one", {"endpoint": "http://localhost:9000"}) == ""
+    assert hint("s3://one", {}) == "s3://one"
 
 
 @pytest.mark.parametrize("url", ["x" * (URL_MAX + 1), 7])
