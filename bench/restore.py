@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from tests.system import tree
-from tests.system.harness import Station, local_buckets, urls
+from tests.system.harness import Station, local_buckets, stored_bytes, urls
 
 VOLUME = "bench"
 LONG_S = 7200
@@ -60,7 +60,7 @@ def measure(root: Path, files: int, megabytes: int) -> int:
         there = kill_in_the_middle(station, root / "killed", files // PART)
         done = station.run("restore", VOLUME, root / "killed", "--resume", "--json", timeout=LONG_S)
         resumed = json.loads(done.stdout)
-    show(document, copied, sum(path.stat().st_size for path in root.glob("buckets/*/segment/*/*")))
+    show(document, copied, stored_bytes(places))
     print(f"killed with {there} files there; resumed in {resumed['seconds']:.1f} s, {resumed['kept']} stayed")
     different = [compare(source, restored) for restored in (out, root / "killed")]
     return int(any(different))

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.system.harness import Station, local_buckets, urls
+from tests.system.harness import Station, local_buckets, stored_bytes, urls
 
 VOLUME = "bench"
 MEGABYTE = 10**6
@@ -45,7 +45,7 @@ def measure(root: Path, megabytes: int) -> int:
         station.mount(VOLUME, root / "mnt")
         fill(root / "mnt", megabytes)
         station.umount(root / "mnt")
-        stored = sum(path.stat().st_size for path in root.glob("buckets/*/segment/*/*"))
+        stored = stored_bytes(places)
         begun = time.monotonic()
         process = subprocess.Popen(
             station.command("scrub", VOLUME, "--all"), env=station.full_environment(), text=True

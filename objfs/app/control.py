@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import trio
 
-from objfs.app.wire import LINE_MAX, Message, decode, encode, failure, first_cause, text
+from objfs.app.wire import LINE_MAX, Message, decode, encode, failure, text, ungrouped
 from objfs.errors import MountError, ObjfsError, UsageError
 from objfs.volume.fields import JSON
 
@@ -136,10 +136,8 @@ class ControlServer:
 
 async def _unwrapped(command: Command, request: Message, report: Report) -> Message:
     """A command may use a nursery; its caller sees the error and not the group."""
-    try:
+    with ungrouped():
         return await command(request, report)
-    except BaseExceptionGroup as group:
-        raise first_cause(group) from group
 
 
 class _Lines:

@@ -18,7 +18,7 @@ from objfs.app.buckets import opened
 from objfs.app.client import ControlClient
 from objfs.app.clock import SystemClock
 from objfs.app.engine import Engine
-from objfs.app.wire import Message, first_cause
+from objfs.app.wire import Message, ungrouped
 from objfs.cache import CacheDirectory, boot_id
 from objfs.errors import NotMounted, UsageError
 from objfs.meta.view import TableView
@@ -81,10 +81,8 @@ def locked_run(home: VolumeHome, job: Callable[[], Awaitable[T]]) -> T:
     """Runs a job over a state directory that nobody else uses meanwhile; what it logs is in its result."""
     lock = home.lock()
     try:
-        with unlogged():
+        with ungrouped(), unlogged():
             return trio.run(job)
-    except BaseExceptionGroup as group:
-        raise first_cause(group) from group
     finally:
         lock.release()
 

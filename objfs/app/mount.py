@@ -29,7 +29,7 @@ from objfs.app.options import MountOptions
 from objfs.app.snapshot_home import removed_afterwards
 from objfs.app.systemd import Notifier
 from objfs.app.watch import LoopWatch
-from objfs.app.wire import first_cause
+from objfs.app.wire import ungrouped
 from objfs.errors import ExitCode, HeldElsewhere, ObjfsError
 from objfs.fuse.session import Session, fuse_options
 from objfs.volume.header import Secret
@@ -84,10 +84,8 @@ def _log_to(handler: logging.Handler) -> None:
 def _run(plan: MountPlan, readiness: Readiness) -> int:
     shrink_when_freed()
     watch = LoopWatch()
-    try:
+    with ungrouped():
         outcome = trio.run(_mounted, plan, readiness, watch)
-    except BaseExceptionGroup as group:
-        raise first_cause(group) from group
     if outcome:
         log.error("the mount ended with work left: %s", outcome)
         return ExitCode.FAILURE

@@ -15,7 +15,7 @@ from typing import TypeVar
 import trio
 
 from objfs.app.buckets import OpenBucket, open_place, opened
-from objfs.app.wire import first_cause
+from objfs.app.wire import ungrouped
 from objfs.backends.registry import parse_url
 from objfs.codec.keys import KeyRing
 from objfs.errors import BadSetting, MalformedURL, UsageError
@@ -42,11 +42,8 @@ class OpenVolume:
 
 def run(job: Callable[[], Awaitable[T]]) -> T:
     """Runs one job in a loop of its own; an error of a nursery comes out as the error itself."""
-    with _warnings_held():
-        try:
-            return trio.run(job)
-        except BaseExceptionGroup as group:
-            raise first_cause(group) from group
+    with _warnings_held(), ungrouped():
+        return trio.run(job)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import trio
 from objfs.app.buckets import opened
 from objfs.app.clock import SystemClock
 from objfs.app.fsck import unlogged
-from objfs.app.wire import first_cause
+from objfs.app.wire import ungrouped
 from objfs.cache import boot_id
 from objfs.errors import BucketError, NoSuchVolume
 from objfs.model import NS
@@ -37,11 +37,8 @@ def salvage(home: VolumeHome, secret: Secret | None, directory: Path, wanted: st
         async with _store(home, secret, note) as store:
             return await Salvage(source, directory, store, boot_id(), note).run()
 
-    with unlogged():
-        try:
-            return trio.run(body)
-        except BaseExceptionGroup as group:
-            raise first_cause(group) from group
+    with unlogged(), ungrouped():
+        return trio.run(body)
 
 
 @asynccontextmanager

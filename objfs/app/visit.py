@@ -15,7 +15,7 @@ from objfs.app.clock import SystemClock
 from objfs.app.fsck import unlogged
 from objfs.app.places import offered
 from objfs.app.reach import reached
-from objfs.app.wire import first_cause
+from objfs.app.wire import ungrouped
 from objfs.backends.base import Bucket
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
@@ -51,11 +51,8 @@ class Visitor:
                     self._warn(f"bucket {seen.buckets.name(slot)} is not used: {why}")
                 return await job(seen)
 
-        with unlogged():
-            try:
-                return trio.run(body)
-            except BaseExceptionGroup as group:
-                raise first_cause(group) from group
+        with unlogged(), ungrouped():
+            return trio.run(body)
 
     @property
     def _place(self) -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from objfs.errors import MountError, ObjfsError
@@ -65,6 +66,15 @@ def text(message: Mapping[str, JSON], key: str) -> str:
     if not isinstance(value, str):
         raise MountError(f"the request lacks {key!r}")
     return value
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """The body may use nurseries; what leaves it is the error itself and not their group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from group
 
 
 def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

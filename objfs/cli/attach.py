@@ -11,7 +11,8 @@ from objfs.app.promises import remarks_of
 from objfs.app.reach import reached
 from objfs.cli.context import home, say
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
-from objfs.volume.attach import Attached, Offered, remember, remember_more, require_new
+from objfs.volume.attach import Attached, Offered, add_places, require_new
+from objfs.volume.attach import attach as attach_volume
 from objfs.volume.local import VolumeHome
 
 
@@ -34,7 +35,10 @@ def attach(
     """Learn volume NAME from any one of its buckets, which says where the others are; then it can be mounted
     here."""
     volume = VolumeHome(home(), name)
-    volume.require() if add else require_new(volume)
+    if add:
+        volume.require()
+    else:
+        require_new(volume)
     secret = read_secret(name, secrets)
 
     async def job(offered: list[Offered]) -> tuple[Attached, list[str]]:
@@ -42,7 +46,7 @@ def attach(
         async with reached(offered, secret, known) as seen:
             said = [*await remarks(seen.offered), *seen.silent]
             # At the end, so that an interrupted command has not learned a part.
-            return (remember_more if add else remember)(volume, seen.learned), said
+            return (add_places if add else attach_volume)(volume, seen.learned), said
 
     learned, said = with_urls(urls, job)
     header, missing = learned.header, len(learned.missing)

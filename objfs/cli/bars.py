@@ -7,7 +7,7 @@ is on standard error, that it is gone when the command ends, and that nothing is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeAlias
 
 from rich.console import Console
@@ -28,6 +28,7 @@ from objfs.volume.restored import Restored
 
 News: TypeAlias = Mapping[str, JSON]
 """A message of a mount that works."""
+Bar: TypeAlias = AbstractContextManager[Callable[[News], None]]
 LABEL = TextColumn("{task.description}")
 
 
@@ -46,27 +47,27 @@ def draining(label: str) -> Iterator[Callable[[News], None]]:
         yield update
 
 
-@contextmanager
-def moving(label: str) -> Iterator[Callable[[News], None]]:
+def moving(label: str) -> Bar:
     """Shards moved, of those estimated."""
     shards = TextColumn("{task.completed}/{task.total} shards")
-    with _bar(LABEL, BarColumn(), shards, TimeElapsedColumn(), TimeRemainingColumn()) as show:
+    return _estimated(label, "moved", "shards", shards, TimeElapsedColumn(), TimeRemainingColumn())
 
-        def update(news: News) -> None:
-            done = _number(news, "moved")
-            show(description=label, total=max(_number(news, "shards"), done) or None, completed=done)
 
-        yield update
+def encoding(label: str) -> Bar:
+    """Bytes encoded anew, of those that are to be."""
+    return _estimated(label, "done_size", "size", DownloadColumn(), TimeRemainingColumn())
 
 
 @contextmanager
-def encoding(label: str) -> Iterator[Callable[[News], None]]:
-    """Bytes encoded anew, of those that are to be."""
-    with _bar(LABEL, BarColumn(), DownloadColumn(), TimeRemainingColumn()) as show:
+def _estimated(
+    label: str, done: str, total: str, *columns: ProgressColumn
+) -> Iterator[Callable[[News], None]]:
+    """What the news call ``done``, of ``total``, which is an estimate and may be too low."""
+    with _bar(LABEL, BarColumn(), *columns) as show:
 
         def update(news: News) -> None:
-            done = _number(news, "done_size")
-            show(description=label, total=max(_number(news, "size"), done) or None, completed=done)
+            completed = _number(news, done)
+            show(description=label, total=max(_number(news, total), completed) or None, completed=completed)
 
         yield update
 

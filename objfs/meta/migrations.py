@@ -46,11 +46,10 @@ def _order_copies_by_time(database: sqlite_utils.Database) -> None:
     run = database.conn.execute
     _drop_triggers(database, INODE)  # a table that they name cannot be renamed without changing them
     run("ALTER TABLE inode_old RENAME TO inode_by_key")
-    run("DROP INDEX inode_old_died")  # its name is needed
     _, twin, index = table_statements(INODE)
     run(twin)
     run("INSERT INTO inode_old SELECT * FROM inode_by_key")
-    run("DROP TABLE inode_by_key")
+    run("DROP TABLE inode_by_key")  # and its index, whose name is needed
     for statement in (index, *trigger_statements(INODE)):
         run(statement)
 

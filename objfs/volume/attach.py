@@ -96,33 +96,15 @@ async def learn(offered: Sequence[Offered], secret: Secret) -> Learned:
     return Learned(header, ring, tuple(await identify_places(offered, header, ring)))
 
 
-async def attach(
-    home: VolumeHome, secret: Secret, offered: Sequence[Offered], settings: VolumeSettings | None = None
-) -> Attached:
-    """Writes ``volume.toml`` for a volume that exists in the buckets.
-
-    Buckets that are not given count as lost until ``add_places``.  Raises VolumeExists (name taken here),
-    NoSuchVolume, WrongPassphrase, ForeignBucket.
-    """
-    require_new(home)
-    return remember(home, await learn(offered, secret), settings)
-
-
-async def add_places(home: VolumeHome, secret: Secret, offered: Sequence[Offered]) -> Attached:
-    """Adds URLs of buckets that the volume has already, or replaces their URLs here.  Raises as ``learn``,
-    and ForeignBucket."""
-    home.require()
-    return remember_more(home, await learn(offered, secret))
-
-
 def require_new(home: VolumeHome) -> None:
     """Raises VolumeExists where the name is taken here."""
     if home.config_path.exists():
         home.create()
 
 
-def remember(home: VolumeHome, learned: Learned, settings: VolumeSettings | None = None) -> Attached:
-    """Writes ``volume.toml``.  Raises VolumeExists."""
+def attach(home: VolumeHome, learned: Learned, settings: VolumeSettings | None = None) -> Attached:
+    """Writes ``volume.toml`` for a volume that exists in the buckets.  Those that are not among the places
+    count as lost until ``add_places``.  Raises VolumeExists (name taken here)."""
     home.create()
     header, places = learned.header, learned.places
     home.write_config(VolumeConfig(header.volume, places, settings or VolumeSettings()))
@@ -133,8 +115,9 @@ def remember(home: VolumeHome, learned: Learned, settings: VolumeSettings | None
     return attached
 
 
-def remember_more(home: VolumeHome, learned: Learned) -> Attached:
-    """Adds the places to ``volume.toml``.  Raises ForeignBucket where they are another volume's."""
+def add_places(home: VolumeHome, learned: Learned) -> Attached:
+    """Adds URLs of buckets that the volume has already, or replaces their URLs here.  Raises ForeignBucket
+    where they are another volume's."""
     config = home.read_config()
     if learned.header.volume != config.volume:
         raise ForeignBucket(

@@ -86,7 +86,7 @@ class Membership:
         if label is None:
             await refuse_taken([bucket])
             label = await self._give_label(bucket)
-        entry = BucketEntry(label.slot, label.bucket, report.voter, domain, shards, url=bucket.url)
+        entry = BucketEntry(label.slot, label.bucket, report.voter, domain, shards)
         return Newcomer(entry, bucket, report.notes)
 
     async def _label_of(self, bucket: Bucket) -> Label | None:
@@ -140,7 +140,7 @@ class Membership:
         volume = self._volume
         async with self._checkpointer.quiet():
             known = await newest_here(volume.buckets, volume.ring, volume.header)
-            changed = _edited(known, lambda entries: edit(self._with_urls(entries)))
+            changed = _edited(known, lambda entries: self._with_urls(edit(entries)))
             if changed.buckets == known.buckets == volume.buckets.entries:
                 return
             old, before = BucketSet(volume.buckets.entries, volume.buckets.buckets), volume.header

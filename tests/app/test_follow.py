@@ -18,7 +18,7 @@ from objfs.errors import NotFound, NotMounted, ObjfsError, ReadOnly, StaleHandle
 from objfs.fs import Caller
 from objfs.meta.compare import Comparison
 from objfs.model import ROOT, Ino
-from objfs.volume.attach import Offered, attach
+from objfs.volume.attach import Offered, attach, learn
 from objfs.volume.local import VolumeHome
 from tests.app.test_readonly import SECRET, objects, volume
 
@@ -50,7 +50,7 @@ async def second_machine(tmp_path: Path) -> VolumeHome:
     (tmp_path / "second").mkdir()
     home = VolumeHome(tmp_path / "second", "vol")
     urls = [f"file://{tmp_path}/b{number}" for number in range(3)]
-    await attach(home, SECRET, [Offered(url, {}, open_bucket(url, {})) for url in urls])
+    attach(home, await learn([Offered(url, {}, open_bucket(url, {})) for url in urls], SECRET))
     return home
 
 

@@ -29,7 +29,7 @@ from objfs.backends.wrappers.faults import Fault, FaultyBucket
 from objfs.backends.wrappers.metrics import Metrics
 from objfs.cache import CacheSettings
 from objfs.model import Code
-from objfs.volume.attach import Offered, attach
+from objfs.volume.attach import Offered, attach, learn
 from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import NewBucket, NewVolume, create_volume
 from objfs.volume.open import OpenOptions, open_volume
@@ -113,7 +113,7 @@ class Machine:
 
     async def attach(self, *, without: Collection[str] = ()) -> None:
         offered = [Offered(f"mem://{name}", {}, self.bucket(name)) for name in BUCKETS if name not in without]
-        await attach(self.home, PASSPHRASE, offered)
+        attach(self.home, await learn(offered, PASSPHRASE))
 
     @asynccontextmanager
     async def mounted(

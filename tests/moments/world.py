@@ -24,7 +24,7 @@ from objfs.app.browse import Showing
 from objfs.app.buckets import OpenBucket
 from objfs.app.engine import Engine
 from objfs.app.options import MountOptions
-from objfs.app.wire import first_cause
+from objfs.app.wire import ungrouped
 from objfs.backends.wrappers.faults import Fault, FaultyBucket, Hang
 from objfs.backends.wrappers.metrics import Metrics
 from objfs.errors import ExitCode
@@ -122,14 +122,12 @@ class MomentsWorld:
 
     async def _beside_uploads(self, work: Callable[[], Awaitable[T]]) -> T:
         """Raises what the work raises, and no group."""
-        try:
+        with ungrouped():
             with trio.fail_after(LIMIT_S):
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.engine.cache.run)
                     done = await work()
                     nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise first_cause(group) from group
         return done
 
     def freeze(self) -> None:

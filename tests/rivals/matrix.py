@@ -27,7 +27,7 @@ from objfs.app.clock import SystemClock
 from objfs.backends.base import Bucket
 from objfs.backends.registry import open_bucket
 from objfs.model import Code
-from objfs.volume.attach import Offered, attach
+from objfs.volume.attach import Offered, attach, learn
 from objfs.volume.fsck import FsckOptions
 from objfs.volume.fsck_repair import check_volume
 from objfs.volume.fsck_report import Grade
@@ -92,7 +92,7 @@ class Scene:
 
     async def _attach(self, home: VolumeHome) -> None:
         offered = [Offered(url, {}, bucket) for url, bucket in self._places().items()]
-        await attach(home, PASSPHRASE, offered)
+        attach(home, await learn(offered, PASSPHRASE))
 
     # --- writers -----------------------------------------------------------------------
 

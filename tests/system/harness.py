@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,11 @@ def local_buckets(root: Path, count: int) -> list[Path]:
     for place in places:
         place.mkdir(parents=True)
     return places
+
+
+def stored_bytes(places: Iterable[Path]) -> int:
+    """Of all shards in the buckets that are there."""
+    return sum(path.stat().st_size for place in places for path in place.glob("segment/*/*"))
 
 
 def urls(places: Sequence[Path]) -> list[str]:

@@ -36,7 +36,7 @@ from objfs.codec import Layout
 from objfs.meta.view import TableView
 from objfs.model import Segment
 from objfs.store.layout import SEGMENT_PREFIX, shard_name
-from objfs.volume.attach import Offered, attach
+from objfs.volume.attach import Offered, attach, learn
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
 from objfs.volume.open import OpenOptions, open_volume
@@ -307,7 +307,7 @@ async def _recover(home: VolumeHome, places: Sequence[str]) -> list[Segment]:
     """The newest moment's table is in the state directory afterwards; returns the segments of its pages."""
     secret = Secret("passphrase", PASSPHRASE.encode())
     offered = [Offered(url, {}, open_bucket(url, {})) for url in places]
-    await attach(home, secret, offered)
+    attach(home, await learn(offered, secret))
     by_url = {item.url: item.bucket for item in offered}
     buckets = {place.uuid: by_url[place.url] for place in home.read_config().buckets}
     options = OpenOptions(read_only=True, host="other")

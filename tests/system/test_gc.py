@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.harness import VOLUME, Station, have_fuse, local_buckets, urls
+from tests.system.harness import VOLUME, Station, have_fuse, local_buckets, stored_bytes, urls
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no /dev/fuse here")]
 
@@ -22,10 +22,6 @@ def gc(station: Station, *options: str) -> dict[str, Any]:
     return found
 
 
-def stored(places: list[Path]) -> int:
-    return sum(path.stat().st_size for place in places for path in place.glob("segment/*/*"))
-
-
 def test_garbage_is_told_and_collected_beside_a_mount(tmp_path: Path) -> None:
     mount, places = tmp_path / "mnt", local_buckets(tmp_path, 3)
     with Station(tmp_path) as station:
@@ -36,12 +32,12 @@ def test_garbage_is_told_and_collected_beside_a_mount(tmp_path: Path) -> None:
         station.run("flush", mount)
         for number in range(2, 20):
             (mount / f"f{number}").unlink()
-        before, told = stored(places), gc(station)
+        before, told = stored_bytes(places), gc(station)
         assert told["sparse"]["segments"] >= 1
         assert told["cost"]["freed_bytes"] > 0
-        assert stored(places) >= before
+        assert stored_bytes(places) >= before
         assert "rewritten into" in station.run("gc", mount, "--run").stdout
-        assert stored(places) < before / 3
+        assert stored_bytes(places) < before / 3
         assert [(mount / f"f{number}").read_bytes() for number in (0, 1)] == [
             CONTENT + b"\0",
             CONTENT + b"\1",

@@ -25,7 +25,7 @@ from objfs.codec.keys import Cost
 from objfs.errors import NotEnoughShards
 from objfs.fs.ports import Caller
 from objfs.model import ROOT, Code
-from objfs.volume.attach import Offered, attach
+from objfs.volume.attach import Offered, attach, learn
 from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import NewBucket, NewVolume, create_volume
@@ -88,9 +88,9 @@ async def make(cloud: Cloud, home: VolumeHome) -> None:
     await create_volume(home, buckets, new, clock=SystemClock())
 
 
-async def learn(cloud: Cloud, home: VolumeHome) -> None:
+async def known_here(cloud: Cloud, home: VolumeHome) -> None:
     """Another machine: nothing is cached here."""
-    await attach(home, SECRET, [Offered(url, {}, cloud.open(url, {})) for url in NAMES], SETTINGS)
+    attach(home, await learn([Offered(url, {}, cloud.open(url, {})) for url in NAMES], SECRET), SETTINGS)
 
 
 @asynccontextmanager
@@ -118,7 +118,7 @@ async def cold_file(cloud: Cloud, tmp_path: Path, content: bytes) -> AsyncIterat
         await engine.fs.write(handle.fh, 0, content)
         await engine.finish()
     second = machine(tmp_path, "second")
-    await learn(cloud, second)
+    await known_here(cloud, second)
     async with running(second) as engine:
         handle = await engine.fs.open(engine.fs.lookup(ROOT, b"file").ino, os.O_RDWR, ME)
         yield engine, handle.fh
@@ -127,7 +127,7 @@ async def cold_file(cloud: Cloud, tmp_path: Path, content: bytes) -> AsyncIterat
 async def seen_elsewhere(cloud: Cloud, tmp_path: Path) -> bytes:
     """What a third machine finds in the file."""
     third = machine(tmp_path, "third")
-    await learn(cloud, third)
+    await known_here(cloud, third)
     async with running(third) as engine:
         handle = await engine.fs.open(engine.fs.lookup(ROOT, b"file").ino, os.O_RDONLY, ME)
         return await engine.fs.read(handle.fh, 0, SIZE + 1)

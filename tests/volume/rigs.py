@@ -20,7 +20,7 @@ from objfs.cache.settings import CacheSettings
 from objfs.codec.keys import Cost
 from objfs.errors import ForeignBucket, NoSuchObject, NoSuchVolume
 from objfs.model import ROOT, Code, Ino, NewInode, RenameFlag
-from objfs.volume.attach import Offered, add_places, attach
+from objfs.volume.attach import Offered, add_places, attach, learn
 from objfs.volume.checkpoint import Checkpointer, Parts
 from objfs.volume.compact import Compactor, Surroundings, Terms
 from objfs.volume.debts import Debts
@@ -78,16 +78,16 @@ class Cloud:
     async def attach(self, *, without: Collection[str] = ()) -> VolumeHome:
         home = self.home()
         offered = [self._offered(name) for name in self.names if name not in without]
-        await attach(home, PASSPHRASE, offered)
+        attach(home, await learn(offered, PASSPHRASE))
         return home
 
     async def attach_first(self, first: str, names: Collection[str]) -> VolumeHome:
         """By one bucket, then as many of the others as the volume has."""
         home = self.home()
-        await attach(home, PASSPHRASE, [self._offered(first)])
+        attach(home, await learn([self._offered(first)], PASSPHRASE))
         for name in names:
             try:
-                await add_places(home, PASSPHRASE, [self._offered(name)])
+                add_places(home, await learn([self._offered(name)], PASSPHRASE))
             except (ForeignBucket, NoSuchVolume, NoSuchObject):
                 continue
         return home

@@ -20,7 +20,7 @@ from objfs.errors import (
 )
 from objfs.model import Slot
 from objfs.store import layout
-from objfs.volume.attach import Offered, add_places, attach, identified, read_volume
+from objfs.volume.attach import Offered, add_places, attach, identified, learn, read_volume
 from objfs.volume.guard import GuardedBucket
 from objfs.volume.header import Secret
 from objfs.volume.keys import add_slot, list_slots, remove_slot
@@ -44,11 +44,11 @@ def offered(cloud: Cloud, *names: str) -> list[Offered]:
 async def test_one_bucket_is_enough_to_learn_the_volume(tmp_path: Path) -> None:
     cloud = await made(tmp_path)
     home = cloud.home()
-    attached = await attach(home, PASSPHRASE, offered(cloud, "b2"))
+    attached = attach(home, await learn(offered(cloud, "b2"), PASSPHRASE))
     assert [entry.slot for entry in attached.missing] == [0, 1]
     (place,) = home.read_config().buckets
     assert (place.url, dict(place.options)) == ("mem://b2", {"note": "b2"})
-    attached = await add_places(home, PASSPHRASE, offered(cloud, "b0", "b1"))
+    attached = add_places(home, await learn(offered(cloud, "b0", "b1"), PASSPHRASE))
     assert attached.missing == ()
     assert len(home.read_config().buckets) == 3
 
@@ -57,11 +57,11 @@ async def test_a_taken_name_and_an_empty_bucket_are_refused(tmp_path: Path) -> N
     cloud = await made(tmp_path)
     home = await cloud.attach()
     with pytest.raises(VolumeExists):
-        await attach(home, PASSPHRASE, offered(cloud, "b0"))
+        attach(home, await learn(offered(cloud, "b0"), PASSPHRASE))
     with pytest.raises(NoSuchVolume, match="right bucket"):
-        await attach(cloud.home(), PASSPHRASE, offered(cloud, "nothing"))
+        attach(cloud.home(), await learn(offered(cloud, "nothing"), PASSPHRASE))
     with pytest.raises(WrongPassphrase):
-        await attach(cloud.home(), NEW, offered(cloud, "b0"))
+        attach(cloud.home(), await learn(offered(cloud, "b0"), NEW))
 
 
 async def test_a_bucket_of_another_volume_is_not_added(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ async def test_a_bucket_of_another_volume_is_not_added(tmp_path: Path) -> None:
     await other.make(other.home())
     home = await cloud.attach(without={"b1"})
     with pytest.raises(ForeignBucket):
-        await add_places(home, PASSPHRASE, offered(other, "b1"))
+        add_places(home, await learn(offered(other, "b1"), PASSPHRASE))
 
 
 async def test_a_copy_of_a_bucket_is_refused(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ async def test_a_copy_of_a_bucket_is_refused(tmp_path: Path) -> None:
     for info in await cloud.memory.open("b0").list(""):
         await cloud.memory.open("copy").put(info.key, await cloud.memory.open("b0").get(info.key))
     with pytest.raises(ForeignBucket, match="same bucket"):
-        await attach(cloud.home(), PASSPHRASE, offered(cloud, "b0", "copy"))
+        attach(cloud.home(), await learn(offered(cloud, "b0", "copy"), PASSPHRASE))
 
 
 async def test_slots_are_added_and_removed_on_every_bucket(tmp_path: Path) -> None:
