@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import trio.testing
 
 from bench.slow_bucket import HEDGED, PLAIN, Scale, measure
 from tests.store.buckets import TrioClock
 
-SCALE = Scale(reads=400, warm=200, pieces=50)
+SCALE = Scale(reads=400, warm=200, segments=24, pieces=50)
+"""Places are chosen at random: of many segments, the late bucket holds data of about two thirds."""
 
 
 async def test_p99_with_one_of_six_buckets_2_s_late_stays_within_twice_the_healthy_one(
@@ -22,6 +25,6 @@ async def test_p99_with_one_of_six_buckets_2_s_late_stays_within_twice_the_healt
 
 
 async def test_without_hedging_a_sixth_of_the_reads_waits(autojump_clock: trio.testing.MockClock) -> None:
-    plain = await measure(Scale(reads=100, warm=0, pieces=50), PLAIN, TrioClock(), late=True)
-    assert plain.quantile(0.9) > SCALE.delay_s
-    assert plain.requests == 100
+    plain = await measure(replace(SCALE, reads=200, warm=0), PLAIN, TrioClock(), late=True)
+    assert plain.quantile(0.98) > SCALE.delay_s
+    assert plain.requests == 200
