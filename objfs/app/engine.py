@@ -119,7 +119,7 @@ class Engine:
         self.trash = Trash(
             volume.meta, self.snapshots, self._mutations, self._volume_clock, settings.trash_days
         )
-        self.healer = make_healer(volume, self.checkpointer, clock, settings.heal_rate)
+        self.healer = make_healer(volume, self.checkpointer, self.reaper, clock, settings.heal_rate)
         self.recoder = self._make_recoder()
         self.schedule = Schedule(self.snapshots, policy_of(settings), self._volume_clock)
         self.writeback = options.writeback

@@ -75,6 +75,7 @@ def risk_status(engine: Engine, risk: AtRisk) -> dict[str, JSON]:
     age_ns = engine.clock.now_ns() - seen.oldest_ns if seen.oldest_ns else 0
     return found | {
         "blobs": seen.blobs,
+        "buckets": seen.buckets,
         "oldest_s": max(0.0, age_ns / 1e9),
         "healed_segments": seen.healed_segments,
         "healed_bytes": seen.healed_bytes,

@@ -138,8 +138,10 @@ def _redundancy(redundancy: Fields) -> str:
 
 def _at_risk(risk: Fields) -> list[str]:
     """What was stored while a bucket took nothing; nothing where all shards are placed."""
-    segments, blobs = risk.integer("segments"), risk.integer("blobs") if risk.has("blobs") else 0
-    if not segments and not blobs:
+    segments, blobs, buckets = (
+        risk.integer(name) if risk.has(name) else 0 for name in ("segments", "blobs", "buckets")
+    )
+    if not segments and not blobs and not buckets:
         return []
     parts = [f"{size(risk.integer('bytes'))} in {segments} segments"] if segments else []
     parts += [f"{blobs} parts of the inode table"] if blobs else []
@@ -147,8 +149,10 @@ def _at_risk(risk: Fields) -> list[str]:
     since = f", the oldest stored {age(oldest)} ago" if oldest else ""
     heals = "" if risk.has("oldest_s") else "; a mount that writes heals it"
     failed = risk.text("last_error", 65536) if risk.has("last_error") else ""
+    said = [f"{' and '.join(parts)} short of shards{since}"] if parts else []
+    said += [f"{buckets} buckets short of manifests"] if buckets else []
     return [
-        f"at risk      {' and '.join(parts)} short of shards{since}{heals}"
+        f"at risk      {'; '.join(said)}{heals}"
         + (f"; the last try to heal failed: {failed}" if failed else "")
     ]
 

@@ -29,7 +29,7 @@ import trio
 
 from objfs.codec.keys import KeyRing
 from objfs.errors import Corrupt, LeaseLost, ObjfsError, ReadOnly
-from objfs.model import Segment
+from objfs.model import Segment, Slot
 from objfs.ports import DOING, Clock, WriteGate
 from objfs.volume import manifest as manifests
 from objfs.volume.lease import Lease
@@ -180,6 +180,8 @@ class Checkpointer:
         self._attempt: _Attempt | None = None
         self.latest: Published | None = None
         """The newest manifest that was published here, and the buckets that took it."""
+        self.passed_over: set[Slot] = set()
+        """Buckets that did not take every manifest; whoever copies to them what they lack takes them out."""
         self._running: trio.Event | None = None
         self._cuts = 0
         self._settled = 0
@@ -381,6 +383,7 @@ class Checkpointer:
             await trio.to_thread.run_sync(write_progress, parts.home, intent)
         await parts.lease.check(needed=parts.buckets.publish_quorum)
         self.latest = await publish(parts.buckets, parts.ring, parts.lease, moment.manifest, attempt.data)
+        self.passed_over |= set(parts.buckets.slots) - set(self.latest.held_by)
         await trio.to_thread.run_sync(self._settle_files, attempt)
         # Whatever was carried is in this attempt: the next cut is made only after it.
         self._carried = {}

@@ -24,7 +24,7 @@ from objfs.volume.fsck_report import Grade, Report
 from objfs.volume.fsck_subject import Subject
 from objfs.volume.manifest import NO_HASH, Manifest
 from objfs.volume.progress import Mark
-from objfs.volume.published import Published, choose
+from objfs.volume.published import Published, choose, counts
 from objfs.volume.shipping import Stack
 
 SETTLE_S = 2.0
@@ -164,9 +164,8 @@ async def _say_copies(
     subject: Subject, report: Report, moments: Moments, copies: _Copies, chosen: Published
 ) -> None:
     name, buckets = layout.manifest_name(copies.sequence), subject.buckets
-    published = sum(slot in chosen.held_by for slot in buckets.voters) >= buckets.publish_quorum
     wrong = dict(copies.damaged)
-    if published:
+    if counts(buckets, chosen):
         held = f"{len(chosen.held_by)} of {len(buckets.slots)} buckets have it"
         wrong |= dict.fromkeys(copies.absent, f"is not there; {held}, which counts")
     elif not subject.live:

@@ -1,10 +1,10 @@
 """The healer of a running mount: what was stored with fewer shards than its code has gets the rest, unasked.
 
-Owns when that happens: as soon as a bucket that lacks shards, or the newest manifest, answers again, or has
+Owns when that happens: as soon as a bucket that lacks shards, or a kept manifest, answers again, or has
 left the volume for good; the segments that bear the fewest losses first, at a bounded rate.  Promises that
 a bucket which is down, or which takes nothing, is asked no more often than its pauses allow, and that
-nothing is asked of any bucket while nothing is at risk.  All that it knows is in the rows, so a crash costs
-it nothing.
+nothing is asked of any bucket while nothing is at risk, after one look at what former mounts left.  All that
+it knows is in the rows and in the buckets, so a crash costs it nothing.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from dataclasses import dataclass
 import trio
 
 from objfs.codec import Layout
-from objfs.errors import BucketError, CodecError, ReadOnly, StoreError
+from objfs.errors import BucketError, CodecError, LeaseLost, NoQuorum, ReadOnly, StoreError
 from objfs.meta.segments import FIRST, rank
 from objfs.model import Segment, SegmentNo, Slot
 from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume.checkpoint import Checkpointer
+from objfs.volume.copies import ManifestCopies
 from objfs.volume.mend import Mender
 from objfs.volume.open import OpenVolume
-from objfs.volume.published import complete
 from objfs.volume.rate import Rate
+from objfs.volume.reaper import Reaper
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,12 @@ BATCH = 64
 @dataclass(frozen=True, slots=True)
 class HealStatistics:
     """``oldest_ns`` is the wall time at which the oldest segment at risk was stored, 0 where none is;
-    ``blobs`` of the inode table are at risk besides the segments."""
+    ``blobs`` of the inode table are at risk besides the segments, and ``buckets`` lack a manifest."""
 
     segments: int = 0
     nbytes: int = 0
     blobs: int = 0
+    buckets: int = 0
     oldest_ns: int = 0
     healed_segments: int = 0
     healed_bytes: int = 0
@@ -53,20 +55,28 @@ class HealStatistics:
 class Healer:
     """One per writing mount."""
 
-    def __init__(self, volume: OpenVolume, checkpointer: Checkpointer, mender: Mender, clock: Clock) -> None:
+    def __init__(
+        self,
+        volume: OpenVolume,
+        checkpointer: Checkpointer,
+        reaper: Reaper,
+        mender: Mender,
+        clock: Clock,
+    ) -> None:
         self._buckets = volume.buckets
         self._health = volume.store.health
-        self._ring = volume.ring
         self._table = volume.meta
         self._gate = volume.gate
         self._checkpointer = checkpointer
+        self._reaper = reaper
+        self._copies = ManifestCopies(volume, checkpointer, reaper)
         self._mender = mender
         self._clock = clock
         self._whole: set[bytes] = set()
         """Blobs that are whole by now, whatever manifests say."""
         self._answers: dict[Slot, bool] = {}
-        self._rests: dict[Slot | bytes, tuple[float, float]] = {}
-        """Bucket or segment -> until when it is left alone, and for how long the next time."""
+        self._rests: dict[Slot | bytes | str, tuple[float, float]] = {}
+        """Bucket, segment or prefix -> until when it is left alone, and for how long the next time."""
         self._oldest: tuple[SegmentNo | None, int] = (None, 0)
         self._healed = 0
         self._last_error = ""
@@ -76,15 +86,15 @@ class Healer:
         while self._gate.open:
             try:
                 await self.round()
-            except ReadOnly:
+            except (LeaseLost, ReadOnly):
                 return
             await trio.sleep(LOOK_S)
 
     async def round(self) -> None:
-        """One pass over all that is at risk; raises ReadOnly."""
+        """One pass over all that is at risk; raises LeaseLost, ReadOnly."""
         self._answers = {}
         await self._note_oldest()
-        await self._spread_moment()
+        await self._spread_manifests()
         for segment in self._short_blobs():
             await self._heal(None, segment)
         after = FIRST
@@ -114,20 +124,25 @@ class Healer:
         for shard in there:
             self._rests.pop(segment.placement[shard], None)
 
-    async def _spread_moment(self) -> None:
-        """The newest manifest on every bucket: else it would be lost with those that have it."""
-        newest = self._checkpointer.latest
-        if newest is None:
+    async def _spread_manifests(self) -> None:
+        """On every bucket: else they would be lost with those that have them."""
+        if self._resting(layout.MANIFEST_PREFIX):
             return
-        lacking = [slot for slot in self._buckets.slots if slot not in newest.held_by]
-        ready = [slot for slot in lacking if await self._answering(slot)]
+        ready = [slot for slot in sorted(self._copies.unsure) if await self._answering(slot)]
         if not ready:
             return
-        done = await complete(self._buckets, self._ring, newest, ready)
-        for slot in set(ready) - set(done.held_by):
+        answering = [slot for slot in self._buckets.slots if await self._answering(slot)]
+        self._gate.check()
+        try:
+            refused = await self._copies.spread(ready, answering)
+        except (NoQuorum, CodecError) as error:
+            self._last_error = str(error)
+            self._rest(layout.MANIFEST_PREFIX)
+            log.warning("manifests not copied: %s", error)
+            return
+        self._rests.pop(layout.MANIFEST_PREFIX, None)
+        for slot in refused:
             self._rest(slot)
-        if self._checkpointer.latest is newest:
-            self._checkpointer.latest = done
 
     async def _heal_blob(self, segment: Segment, shards: set[int]) -> set[int]:
         """What manifests say of a blob stays as it is, so the bucket is asked whether the shard is there."""
@@ -147,9 +162,13 @@ class Healer:
         return found.size == size
 
     def _short_blobs(self) -> list[Segment]:
+        """Of all kept moments, those of the newest first."""
         moment = self._checkpointer.moment
-        named = [] if moment is None else [blob.segment for blob in moment.manifest.blobs]
-        return [one for one in named if one.missing and one.uuid not in self._whole]
+        named = [*([] if moment is None else [moment.manifest]), *reversed(self._reaper.kept)]
+        blobs = [blob.segment for manifest in named for blob in manifest.blobs]
+        short = {segment.uuid: segment for segment in blobs if segment.missing}
+        self._whole &= short.keys()
+        return [segment for uuid, segment in short.items() if uuid not in self._whole]
 
     # --- which buckets -----------------------------------------------------------------
 
@@ -183,10 +202,10 @@ class Healer:
             health.succeeded(slot)
         return True
 
-    def _resting(self, who: Slot | bytes) -> bool:
+    def _resting(self, who: Slot | bytes | str) -> bool:
         return who in self._rests and self._clock.monotonic() < self._rests[who][0]
 
-    def _rest(self, who: Slot | bytes) -> None:
+    def _rest(self, who: Slot | bytes | str) -> None:
         if self._resting(who):
             return
         _, pause = self._rests.get(who, (0.0, REST_FIRST_S))
@@ -219,6 +238,7 @@ class Healer:
             risk.segments,
             risk.nbytes,
             len(self._short_blobs()),
+            len(self._copies.short),
             self._oldest[1] if risk.oldest is not None else 0,
             self._healed,
             self._mender.restored_bytes,
@@ -227,11 +247,14 @@ class Healer:
 
 
 def make_healer(
-    volume: OpenVolume, checkpointer: Checkpointer | None, clock: Clock, bytes_per_s: float
+    volume: OpenVolume,
+    checkpointer: Checkpointer | None,
+    reaper: Reaper | None,
+    clock: Clock,
+    bytes_per_s: float,
 ) -> Healer | None:
     """None where the mount only reads."""
-    if checkpointer is None:
+    if checkpointer is None or reaper is None:
         return None
-
     mender = Mender(volume.store, volume.buckets, volume.meta, volume.gate, Rate(bytes_per_s))
-    return Healer(volume, checkpointer, mender, clock)
+    return Healer(volume, checkpointer, reaper, mender, clock)

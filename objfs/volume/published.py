@@ -162,8 +162,8 @@ async def complete(buckets: BucketSet, ring: KeyRing, newest: Published, slots: 
 # --- finding -------------------------------------------------------------------------------
 
 
-async def list_sequences(buckets: BucketSet) -> dict[Slot, list[int]]:
-    """The sequences each bucket lists, ascending; buckets that do not answer are absent."""
+async def list_sequences(buckets: BucketSet, slots: Iterable[Slot] | None = None) -> dict[Slot, list[int]]:
+    """The sequences each of ``slots`` (default all) lists, ascending; those that do not answer are absent."""
 
     async def look(_slot: Slot, bucket: Bucket) -> list[int]:
         found = [layout.parse_manifest(info.key) for info in await bucket.list(layout.MANIFEST_PREFIX)]
@@ -172,7 +172,8 @@ async def list_sequences(buckets: BucketSet) -> dict[Slot, list[int]]:
     def enough(answers: Answers[list[int]]) -> bool:
         return answers.count(buckets.voters) >= buckets.quorum
 
-    answers = await buckets.each(look, enough=enough)
+    asked = None if slots is None else tuple(slots)
+    answers = await buckets.each(look, slots=asked, enough=enough)
     for slot, error in answers.errors.items():
         log.warning("manifests not listed bucket=%s: %s", buckets.name(slot), error)
     return answers.values
@@ -208,6 +209,11 @@ async def read_at(
             log.warning("manifest skipped bucket=%s: %s", buckets.name(holders[0]), error)
             damaged |= dict.fromkeys(holders, error)
     return found, damaged
+
+
+def counts(buckets: BucketSet, one: Published) -> bool:
+    """Whether it is on as many voters as make a manifest count."""
+    return sum(slot in one.held_by for slot in buckets.voters) >= buckets.publish_quorum
 
 
 def choose(buckets: BucketSet, found: Iterable[Published]) -> Published | None:

@@ -216,7 +216,9 @@ class Reaper:
     async def learn(self) -> None:
         """Completes what is known of the manifests in the buckets."""
         if not self._known:
-            self._known, self.unread = await read_all(self._buckets, self._ring)
+            known, unread = await read_all(self._buckets, self._ring)
+            if not self._known:  # else somebody was faster, and may have deleted some since
+                self._known, self.unread = known, unread
         self._known |= self._noted
         self._noted = {}
 

@@ -92,6 +92,10 @@ def test_what_is_lost_is_named() -> None:
             "the oldest stored 5 min ago",
         ),
         (
+            {"segments": 0, "buckets": 2, "oldest_s": 0.0, "last_error": ""},
+            "2 buckets short of manifests",
+        ),
+        (
             {"blobs": 0, "oldest_s": 3.0, "last_error": "too few shards"},
             "2.00 KiB (2.05 kB) in 3 segments short of shards, the oldest stored 3.0 s ago; "
             "the last try to heal failed: too few shards",

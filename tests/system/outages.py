@@ -277,7 +277,7 @@ def _settle(station: Station, mount: Path, figures: Figures) -> Figures:
     station.run("flush", mount)
     figures.risk = _until_whole(station, mount)
     figures.whole_s = time.monotonic() - back
-    if figures.risk["segments"] or figures.risk["blobs"]:
+    if _any(figures.risk):
         figures.complaints.append(f"still at risk: {figures.risk}")
     figures.found = _scrub(station, mount, figures)
     figures.watch.finish()
@@ -292,9 +292,13 @@ def _until_whole(station: Station, mount: Path) -> dict[str, Any]:
     end = time.monotonic() + PATIENCE_S
     while True:
         risk: dict[str, Any] = station.status(mount)["at_risk"]
-        if not (risk["segments"] or risk["blobs"]) or time.monotonic() > end:
+        if not _any(risk) or time.monotonic() > end:
             return risk
         time.sleep(LOOK_S)  # a process that is not our child gives no other sign
+
+
+def _any(risk: dict[str, Any]) -> bool:
+    return bool(risk["segments"] or risk["blobs"] or risk["buckets"])
 
 
 def _scrub(station: Station, mount: Path, figures: Figures) -> list[str]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from objfs.backends.wrappers.faults import FailBefore, Fault, FaultyBucket
-from objfs.errors import Refused, Unreachable
+from objfs.backends.wrappers.faults import FailBefore, Fault
+from objfs.errors import Unreachable
 from objfs.meta.segments import FIRST
 from objfs.model import Code, Segment, SegmentNo, Slot
 from objfs.store import layout
@@ -23,66 +21,11 @@ from objfs.volume.mend import Mender
 from objfs.volume.open import OpenOptions
 from objfs.volume.quorum import BucketSet
 from objfs.volume.rate import Rate
-from tests.volume.rigs import Cloud, Rig, running
+from tests.volume.rigs import running
 from tests.volume.support import TrioClock
+from tests.volume.wards import Ward, ward
 
-TWO_ONE = Code(2, 1)
 DATA = random.Random(5).randbytes(200_000)
-
-
-@dataclass
-class Ward:
-    """A running volume whose buckets can be taken away and given back."""
-
-    cloud: Cloud
-    rig: Rig
-    faulty: dict[Slot, FaultyBucket]
-    healer: Healer
-
-    def away(self, *slots: int, reads: bool = True) -> list[Fault]:
-        """These buckets do not answer; not ``reads``: they take nothing."""
-        error = Unreachable if reads else Refused
-        return [
-            self.faulty[Slot(slot)].add(Fault(FailBefore(error), op=None if reads else "put"))
-            for slot in slots
-        ]
-
-    def back(self, faults: Collection[Fault]) -> None:
-        for fault in faults:
-            fault.times = fault.hits
-        for slot in self.faulty:
-            self.rig.volume.store.health.forget(slot)
-
-    async def write(self, name: bytes, data: bytes = b"") -> None:
-        """Of its own content: equal chunks would be stored once."""
-        self.rig.create(name)
-        self.rig.write(name, 0, data or random.Random(name).randbytes(200_000))
-        await self.rig.drain()
-
-    def short(self) -> list[Segment]:
-        return [segment for _, segment in self.rig.table.endangered(FIRST, 1000)]
-
-    async def shards(self) -> dict[str, set[int]]:
-        """Object name of each shard -> slots that have it."""
-        found: dict[str, set[int]] = {}
-        for number, name in enumerate(self.cloud.names):
-            for info in await self.cloud.memory.open(name).list(layout.SEGMENT_PREFIX):
-                found.setdefault(info.key, set()).add(number)
-        return found
-
-
-@asynccontextmanager
-async def ward(tmp_path: Path, code: Code = TWO_ONE, buckets: int = 3) -> AsyncIterator[Ward]:
-    cloud = Cloud(tmp_path, buckets)
-    home = cloud.home()
-    await cloud.make(home, code)
-    by_uuid = cloud.buckets(home)
-    async with running(await cloud.open_with(home, by_uuid)) as rig:
-        entries = rig.volume.header.buckets
-        healer = make_healer(rig.volume, rig.checkpointer, TrioClock(), 0)
-        assert healer is not None
-        yield Ward(cloud, rig, {entry.slot: by_uuid[entry.uuid] for entry in entries}, healer)
-        await rig.leave()
 
 
 async def readable_without(ward: Ward, *slots: int) -> bytes:
@@ -158,6 +101,7 @@ async def test_the_most_endangered_segment_is_healed_first(tmp_path: Path) -> No
 async def test_nothing_is_asked_while_nothing_is_at_risk(tmp_path: Path) -> None:
     async with ward(tmp_path) as it:
         await it.write(b"file")
+        await it.healer.round()  # looks once at what former mounts left
         before = [len(bucket.requests) for bucket in it.faulty.values()]
         await it.healer.round()
         assert [len(bucket.requests) for bucket in it.faulty.values()] == before
@@ -216,7 +160,7 @@ async def test_a_shard_whose_bucket_has_left_for_good_goes_to_one_that_stands_in
         volume.store.use_buckets(buckets.buckets)
         mender = Mender(volume.store, buckets, table, volume.gate, Rate(0))
         moved = replace(volume, buckets=buckets)
-        await Healer(moved, it.rig.checkpointer, mender, TrioClock()).round()
+        await Healer(moved, it.rig.checkpointer, it.rig.reaper, mender, TrioClock()).round()
         shards = await it.shards()
         for number, _ in short:
             healed = table.segment(number)
@@ -257,7 +201,7 @@ async def test_a_healing_that_is_cut_off_goes_on_where_it_was(tmp_path: Path) ->
         assert hung.hits == 1
         assert 0 < len(it.short()) < count
         it.back([])
-        again = make_healer(it.rig.volume, it.rig.checkpointer, TrioClock(), 0)
+        again = make_healer(it.rig.volume, it.rig.checkpointer, it.rig.reaper, TrioClock(), 0)
         assert again is not None
         await again.round()
         assert it.short() == []

@@ -1,0 +1,169 @@
+"""Every kept manifest comes to every bucket, whenever that was away, and nothing else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from objfs.backends.wrappers.faults import Fault, Slow
+from objfs.model import Code, Slot
+from objfs.store import layout
+from objfs.volume.heal import LOOK_S
+from tests.volume.wards import Ward, mounted, ward
+
+
+async def write_some(it: Ward, *names: bytes) -> None:
+    """A manifest each."""
+    for name in names:
+        await it.write(name)
+
+
+async def test_a_bucket_that_was_away_gets_all_kept_manifests(tmp_path: Path) -> None:
+    """Not the newest alone: the older ones can be lost with the buckets that have them, too."""
+    async with ward(tmp_path) as it:
+        away = it.away(1)
+        await write_some(it, b"one", b"two", b"three")
+        assert it.healer.statistics().buckets == 1
+        assert len(await it.manifests(0) - await it.manifests(1)) == 3
+        await it.healer.round()
+        assert it.healer.statistics().buckets == 1, "it is still away"
+        it.back(away)
+        await it.healer.round()
+        assert it.healer.statistics().buckets == 0
+        assert await it.manifests(1) == await it.manifests(0)
+
+
+async def test_what_was_published_without_it_is_known_after_a_mount(tmp_path: Path) -> None:
+    async with ward(tmp_path) as it:
+        cloud, home = it.cloud, it.rig.volume.home
+        it.away(1)
+        await write_some(it, b"one", b"two")
+    async with mounted(cloud, home) as it:
+        assert await it.manifests(1) < await it.manifests(0)
+        await it.healer.round()
+        assert await it.manifests(1) == await it.manifests(0)
+        before = [len(bucket.requests) for bucket in it.faulty.values()]
+        await it.healer.round()
+        assert [len(bucket.requests) for bucket in it.faulty.values()] == before
+
+
+async def test_the_newest_is_copied_from_memory_where_those_that_have_it_went(tmp_path: Path) -> None:
+    async with ward(tmp_path, Code(1, 1), 2) as it:
+        away = it.away(1)
+        await write_some(it, b"one", b"two")
+        newest = max(await it.manifests(0))
+        it.back(away)
+        other = it.away(0)
+        await it.healer.round()
+        assert newest in await it.manifests(1)
+        assert it.healer.statistics().buckets == 1, "it lacks the older ones"
+        it.back(other)
+
+
+async def test_what_cannot_be_copied_yet_is_tried_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ward(tmp_path) as it:
+        away = it.away(1)
+        await write_some(it, b"one", b"two")
+        older = sorted(await it.manifests(0))[-2]
+        it.back(away)
+        other = it.away(0)
+        with trio.move_on_after(LOOK_S / 2):
+            await it.healer.run()
+        assert older not in await it.manifests(1)
+        assert f"manifest {older} is on fewer buckets than count" in caplog.text
+        it.back(other)
+        with trio.move_on_after(60):
+            await it.healer.run()
+        assert await it.manifests(1) == await it.manifests(0)
+
+
+async def test_what_is_not_kept_is_not_copied(tmp_path: Path) -> None:
+    async with ward(tmp_path) as it:
+        away = it.away(1)
+        await write_some(it, b"one", b"two", b"three", b"four")
+        # The bucket that is away keeps what others delete, and the others have what it never gets.
+        gone = await it.manifests(1)
+        await it.rig.reaper.round()
+        kept = {manifest.sequence for manifest in it.rig.reaper.kept}
+        assert not gone & kept
+        it.back(away)
+        await it.healer.round()
+        assert kept <= await it.manifests(1)
+        for slot in (0, 2):
+            assert await it.manifests(slot) == kept
+
+
+async def test_a_copy_that_comes_after_the_manifest_went_goes_as_well(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with ward(tmp_path) as it:
+        away = it.away(1)
+        await write_some(it, b"one")
+        old = max(await it.manifests(0))
+        it.back(away)
+        newer = it.away(1)
+        await write_some(it, b"two", b"three")
+        it.back(newer)
+        slow = it.faulty[Slot(1)].add(Fault(Slow(20), op="put_if_absent", key=layout.manifest_name(old)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(it.healer.round)
+            await trio.sleep(5)
+            assert slow.hits == 1
+            await it.rig.reaper.round()
+            assert old not in await it.manifests(0)
+        await trio.sleep(60)  # the reaper leaves a bucket alone that failed
+        await it.rig.reaper.round()
+        assert old not in await it.manifests(1)
+        assert await it.manifests(1) == await it.manifests(0)
+
+
+async def test_what_too_few_buckets_have_is_not_believed(tmp_path: Path) -> None:
+    """It may have lost a race for its number."""
+    async with ward(tmp_path) as it:
+        await write_some(it, b"one", b"two")
+        old = sorted(await it.manifests(0))[-2]
+        for slot in (1, 2):
+            await it.cloud.memory.open(it.cloud.names[slot]).delete(layout.manifest_name(old))
+        await it.healer.round()
+        for slot in (1, 2):
+            assert old not in await it.manifests(slot)
+        assert f"manifest {old} is on fewer buckets than count" in it.healer.statistics().last_error
+
+
+@pytest.mark.parametrize("slot", [0, 1, 2])
+async def test_a_copy_that_is_gone_when_the_volume_is_mounted_is_put_again(tmp_path: Path, slot: int) -> None:
+    async with ward(tmp_path) as it:
+        cloud, home = it.cloud, it.rig.volume.home
+        await write_some(it, b"one", b"two", b"three")
+    victim = cloud.memory.open(cloud.names[slot])
+    for info in (await victim.list(layout.MANIFEST_PREFIX))[:-2]:
+        await victim.delete(info.key)
+    async with mounted(cloud, home) as it:
+        await it.healer.round()
+        for other in (0, 1, 2):
+            assert await it.manifests(slot) == await it.manifests(other)
+
+
+async def test_shards_that_older_moments_lack_are_put_too(tmp_path: Path) -> None:
+    """A kept moment is one that somebody may go back to, also after the loss of another bucket."""
+    async with ward(tmp_path, Code(1, 1), 2) as it:
+        away = it.away(1)
+        await write_some(it, b"one")
+        it.back(away)
+        async with it.rig.checkpointer.quiet():
+            it.rig.checkpointer.rebase()  # the next moment names none of the blobs before
+        await write_some(it, b"two")
+        older = it.rig.reaper.kept[0]
+        assert any(blob.segment.missing for blob in older.blobs)
+        assert it.healer.statistics().blobs
+        await it.healer.round()
+        assert it.healer.statistics().blobs == 0
+        shards = await it.shards()
+        for blob in older.blobs:
+            for shard, slot in enumerate(blob.segment.placement):
+                assert slot in shards[layout.shard_name(blob.segment.uuid, shard)]
