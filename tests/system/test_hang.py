@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from objfs.app.clock import SystemClock
 from objfs.app.engine import Engine, Order, opened_engine
@@ -121,6 +122,7 @@ async def cold_file(cloud: Cloud, tmp_path: Path, content: bytes) -> AsyncIterat
     await known_here(cloud, second)
     async with running(second) as engine:
         handle = await engine.fs.open(engine.fs.lookup(ROOT, b"file").ino, os.O_RDWR, ME)
+        await trio.testing.wait_all_tasks_blocked(0.01)  # the healer looks at the buckets once
         yield engine, handle.fh
 
 
