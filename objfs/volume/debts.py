@@ -66,7 +66,8 @@ class Debts:
     # --- owing -------------------------------------------------------------------------
 
     async def owe(self, objects: Iterable[tuple[Slot, str]]) -> None:
-        """Durable on return."""
+        """Durable on return.  Raises ObjfsError where the local disk is full or fails: nothing may be deleted
+        then."""
         for slot, name in objects:
             names = self._owed.setdefault(slot, {})
             if len(names) < OWED_MAX:
@@ -152,7 +153,13 @@ class Debts:
             if self._changed:
                 self._changed = False
                 owed = {slot: list(names) for slot, names in self._owed.items()}
-                await trio.to_thread.run_sync(write_debts, self._home, owed)
+                try:
+                    await trio.to_thread.run_sync(write_debts, self._home, owed)
+                except OSError as error:
+                    self._changed = True
+                    raise ObjfsError(
+                        f"the list of owed deletes cannot be written ({error}); see to the disk"
+                    ) from error
 
 
 # --- the file ------------------------------------------------------------------------------

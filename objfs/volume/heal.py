@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from objfs.codec import Layout
-from objfs.errors import BucketError, CodecError, LeaseLost, NoQuorum, ReadOnly, StoreError
+from objfs.errors import BucketError, CodecError, LeaseLost, ObjfsError, ReadOnly, StoreError
 from objfs.meta.segments import FIRST, rank
 from objfs.model import Segment, SegmentNo, Slot
 from objfs.ports import Clock
@@ -135,7 +135,9 @@ class Healer:
         self._gate.check()
         try:
             refused = await self._copies.spread(ready, answering)
-        except (NoQuorum, CodecError) as error:
+        except (LeaseLost, ReadOnly):
+            raise
+        except ObjfsError as error:
             self._last_error = str(error)
             self._rest(layout.MANIFEST_PREFIX)
             log.warning("manifests not copied: %s", error)

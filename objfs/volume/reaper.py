@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 
 from objfs.codec.keys import KeyRing
+from objfs.errors import ObjfsError
 from objfs.model import NS, Segment, SegmentNo
 from objfs.ports import Clock
 from objfs.store import layout
@@ -166,7 +167,8 @@ class Reaper:
         self._noted[manifest.sequence] = manifest
 
     async def round(self) -> Reaped:
-        """Deletes what may go, and what is owed.  Raises LeaseLost, NoQuorum, ReadOnly."""
+        """Deletes what may go, and what is owed.  Raises LeaseLost, NoQuorum, ReadOnly, and ObjfsError where
+        the local disk is full; then the next round does it."""
         await self.learn()
         await self._search_when_due()
         pinned = self._pinned_last = await self._pinned()
@@ -176,8 +178,12 @@ class Reaper:
             del self._known[manifest.sequence]
         remaining = [manifest for manifest in kept if manifest.sequence in self._known]
         self.debts.keep_manifests(self._known.keys())
-        await self._delete_manifests(old)
-        blobs = await self._delete_blobs(old, remaining)
+        try:
+            await self._delete_manifests(old)
+            blobs = await self._delete_blobs(old, remaining)
+        except ObjfsError:
+            self._known |= {manifest.sequence: manifest for manifest in old}  # all of it again in the next
+            raise
         needed = pinned.union(item.sequence for item in remaining)
         segments = await self._delete_condemned(needed)
         if self._strays is not None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from objfs.errors import LeaseLost
+from objfs.errors import LeaseLost, ObjfsError
 from objfs.model import SegmentNo, Slot
 from objfs.store import layout
 from objfs.volume.debts import Debts, read_debts, shards_of
@@ -99,6 +99,28 @@ async def test_what_a_killed_process_had_decided_is_deleted_by_the_next(
     again = await remounted(one)
     await again.reaper.round()
     assert await there(site, objects) == []
+
+
+async def test_a_full_local_disk_ends_a_round_and_not_the_mount(
+    tmp_path: Path, patient_clock: trio.testing.MockClock
+) -> None:
+    """Nothing is deleted that is not written down, and the next round does it."""
+    site = Site(3)
+    one, objects = await with_a_segment_to_delete(site, tmp_path)
+    in_the_way = one.home.debts_path.with_name(f".{one.home.debts_path.name}.new")
+    in_the_way.mkdir()
+    with pytest.raises(ObjfsError, match="cannot be written"):
+        await one.reaper.round()
+    assert len(await there(site, objects)) == len(objects)
+    with pytest.raises(ObjfsError, match="cannot be written"):
+        await one.reaper.round()
+    in_the_way.rmdir()
+    await one.reaper.round()
+    assert await there(site, objects) == []
+    assert not read_debts(one.home)
+    named = {blob.segment.uuid for manifest in one.reaper.kept for blob in manifest.blobs}
+    keys = [key for slot in range(3) for key in await site.keys(slot, "segment/")]
+    assert {layout.parse_shard(key).uuid for key in keys} == named  # type: ignore[union-attr]
 
 
 async def test_two_rounds_at_once_pay_each_debt_once(
