@@ -32,8 +32,9 @@ class ManifestCopies:
         self._lease = volume.lease
         self._checkpointer = checkpointer
         self._reaper = reaper
-        self._unseen = set(volume.buckets.slots)
-        """What they lack of former mounts nobody has looked for."""
+        self._seen: set[Slot] = set()
+        """Buckets that were looked at: what others lack of former mounts, or of the time before they joined,
+        nobody knows."""
 
     @property
     def short(self) -> set[Slot]:
@@ -43,11 +44,11 @@ class ManifestCopies:
     @property
     def unsure(self) -> set[Slot]:
         """Buckets that may lack one."""
-        return self.short | (self._unseen & set(self._buckets.slots))
+        return self.short | (set(self._buckets.slots) - self._seen)
 
     async def spread(self, ready: Collection[Slot], answering: Collection[Slot]) -> set[Slot]:
-        """Gives the buckets ``ready`` what they lack of what those ``answering`` have; returns which of them
-        took something not.
+        """Gives the buckets ``ready`` what they lack of what those ``answering`` have; returns those that did
+        not take all of it.
 
         Raises NoQuorum where too few answer to know whether a manifest counts, or who has the volume, and
         CodecError where one does not open; then it may be tried again.  Raises LeaseLost, ReadOnly.
@@ -60,7 +61,7 @@ class ManifestCopies:
         except BaseException:
             short.update(ready)
             raise
-        self._unseen.difference_update(ready)
+        self._seen.update(ready)
         short.update(refused)
         return refused
 

@@ -12,6 +12,7 @@ from objfs.backends.wrappers.faults import Fault, Slow
 from objfs.model import Code, Slot
 from objfs.store import layout
 from objfs.volume.heal import LOOK_S
+from objfs.volume.table import BucketEntry
 from tests.volume.wards import Ward, mounted, ward
 
 
@@ -147,6 +148,21 @@ async def test_a_copy_that_is_gone_when_the_volume_is_mounted_is_put_again(tmp_p
         await it.healer.round()
         for other in (0, 1, 2):
             assert await it.manifests(slot) == await it.manifests(other)
+
+
+async def test_a_bucket_that_joined_as_something_was_published_gets_that_too(tmp_path: Path) -> None:
+    """It got what the others had when it was asked in, and counted as one only some time later."""
+    async with ward(tmp_path) as it:
+        await write_some(it, b"one", b"two")
+        await it.healer.round()
+        buckets = it.rig.volume.buckets
+        it.cloud.names.append("late")
+        late = BucketEntry(Slot(3), bytes(16), True, "late")
+        buckets.become([*buckets.entries, late], {**buckets.buckets, Slot(3): it.cloud.memory.open("late")})
+        it.rig.volume.store.use_buckets(buckets.buckets)
+        await it.cloud.memory.open("late").put(layout.LABEL, b"label")
+        await it.healer.round()
+        assert await it.manifests(3) == await it.manifests(0)
 
 
 async def test_shards_that_older_moments_lack_are_put_too(tmp_path: Path) -> None:
