@@ -383,11 +383,11 @@ class Checkpointer:
             await trio.to_thread.run_sync(write_progress, parts.home, intent)
         await parts.lease.check(needed=parts.buckets.publish_quorum)
         self.latest = await publish(parts.buckets, parts.ring, parts.lease, moment.manifest, attempt.data)
-        self.passed_over |= set(parts.buckets.slots) - set(self.latest.held_by)
         await trio.to_thread.run_sync(self._settle_files, attempt)
         # Whatever was carried is in this attempt: the next cut is made only after it.
         self._carried = {}
         self._moment, self._attempt, self._settled = moment, None, attempt.number
+        self.passed_over |= set(parts.buckets.slots) - set(self.latest.held_by)
         self._note(moment.manifest)
 
     def _settle_files(self, attempt: _Attempt) -> None:

@@ -10,16 +10,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-from objfs.errors import NoQuorum
 from objfs.model import Slot
 from objfs.store import layout
 from objfs.volume.checkpoint import Checkpointer
+from objfs.volume.manifest import Manifest
 from objfs.volume.open import OpenVolume
-from objfs.volume.published import Published, complete, counts, list_sequences, read_at
+from objfs.volume.published import Published, all_listed, complete, counts, list_sequences, read_at
 from objfs.volume.reaper import Reaper
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Of one try: buckets that did not take all that they lack, and why something else is not known to count;
+    empty where all is."""
+
+    refused: set[Slot]
+    doubt: str = ""
 
 
 class ManifestCopies:
@@ -46,48 +56,59 @@ class ManifestCopies:
         """Buckets that may lack one."""
         return self.short | (set(self._buckets.slots) - self._seen)
 
-    async def spread(self, ready: Collection[Slot], answering: Collection[Slot]) -> set[Slot]:
-        """Gives the buckets ``ready`` what they lack of what those ``answering`` have; returns those that did
-        not take all of it.
+    async def spread(self, ready: Collection[Slot], answering: Collection[Slot]) -> Outcome:
+        """Gives the buckets ``ready`` what they lack of what those ``answering`` have.
 
-        Raises NoQuorum where too few answer to know whether a manifest counts, or who has the volume, and
-        CodecError where one does not open; then it may be tried again.  Raises LeaseLost, ReadOnly.
+        Raises CodecError where a manifest of a newer format is found, NoQuorum where nobody knows who has the
+        volume; then it may be tried again.  Raises LeaseLost, ReadOnly.
         """
-        short = self._checkpointer.passed_over
+        passed_over = self._checkpointer.passed_over
+        before = passed_over & set(ready)
         # Before the listing: whoever is passed over meanwhile is short again.
-        short.difference_update(ready)
+        passed_over.difference_update(ready)
         try:
-            refused = await self._give(set(ready), answering)
+            outcome = await self._give(set(ready), answering)
         except BaseException:
-            short.update(ready)
+            passed_over.update(before)
             raise
-        self._seen.update(ready)
-        short.update(refused)
-        return refused
+        passed_over.update(before if outcome.doubt else outcome.refused)
+        if not outcome.doubt:
+            self._seen.update(set(ready) - outcome.refused)
+        return outcome
 
-    async def _give(self, ready: set[Slot], answering: Collection[Slot]) -> set[Slot]:
+    async def _give(self, ready: set[Slot], answering: Collection[Slot]) -> Outcome:
         listed = await list_sequences(self._buckets, answering)
+        outcome = Outcome(ready - listed.keys())
+        named = await self._named(ready, listed, outcome)
+        for sequence in sorted(named, reverse=True):
+            if slots := _lacking(sequence, ready, listed):
+                one = await self._find(sequence, listed.keys(), outcome)
+                if one is not None:
+                    outcome.refused |= await self._copy(one, slots)
+        return outcome
+
+    async def _named(
+        self, ready: set[Slot], listed: Mapping[Slot, Collection[int]], outcome: Outcome
+    ) -> set[int]:
+        """Sequences that every bucket should have, as far as those that answer can tell."""
+        latest = self._checkpointer.latest
+        if not all_listed(self._buckets, listed):
+            outcome.doubt = "too few buckets list their manifests"
+            return set() if latest is None else {latest.manifest.sequence}
         named = self._kept().union(*listed.values())
-        lacking = {sequence: _lacking(sequence, ready, listed) for sequence in sorted(named, reverse=True)}
-        if any(lacking.values()):
+        if any(_lacking(sequence, ready, listed) for sequence in named):
             await self._reaper.learn()
-        refused = ready - listed.keys()
-        for sequence, slots in lacking.items():
-            if slots and sequence in self._kept():
-                refused |= await self._copy(sequence, slots, answering)
-        return refused
+        return named & self._kept()
 
     def _kept(self) -> set[int]:
-        """As far as is known without asking."""
-        return {manifest.sequence for manifest in self._reaper.kept}
+        """As far as is known without asking; what is being deleted is not kept."""
+        return {manifest.sequence for manifest in self._reaper.kept} - self._reaper.debts.manifests
 
-    async def _copy(self, sequence: int, slots: set[Slot], answering: Collection[Slot]) -> set[Slot]:
+    async def _copy(self, one: Published, slots: set[Slot]) -> set[Slot]:
         """Returns which of ``slots`` did not take it."""
-        one = await self._find(sequence, answering)
-        if one is None:
-            return set()
         await self._lease.confirm()
         done = await complete(self._buckets, self._ring, one, slots)
+        sequence = one.manifest.sequence
         if sequence not in self._kept():
             await self._reaper.debts.owe((slot, layout.manifest_name(sequence)) for slot in slots)
             return set()
@@ -95,20 +116,26 @@ class ManifestCopies:
         log.info("manifest copied sequence=%d buckets=%d of %d", sequence, len(took), len(slots))
         return slots - took
 
-    async def _find(self, sequence: int, answering: Collection[Slot]) -> Published | None:
-        """The bytes of a kept manifest; None where it was deleted meanwhile."""
+    async def _find(self, sequence: int, slots: Collection[Slot], outcome: Outcome) -> Published | None:
+        """The bytes of a kept manifest; None where it went meanwhile, or may never have counted."""
         latest = self._checkpointer.latest
         if latest is not None and latest.manifest.sequence == sequence:
             return latest  # those that took it may be away by now
-        found, damaged = await read_at(self._buckets, self._ring, sequence, answering)
+        found, damaged = await read_at(self._buckets, self._ring, sequence, slots)
         kept = {manifest.sequence: manifest for manifest in self._reaper.kept}.get(sequence)
-        if kept is None:
-            return None
         for one in found:
-            if one.manifest == kept and counts(self._buckets, one):
+            if one.manifest == kept and (self._published_here(kept) or counts(self._buckets, one)):
                 return one
-        why = "; ".join(str(error) for error in damaged.values()) or "the others are away"
-        raise NoQuorum(f"manifest {sequence} is on fewer buckets than count, as far as they answer ({why})")
+        unheard = (set(self._buckets.voters) - set(slots)) | damaged.keys()
+        if kept is not None and unheard:
+            outcome.doubt = f"manifest {sequence} is on fewer buckets than count, as far as they answer"
+        return None
+
+    def _published_here(self, manifest: Manifest) -> bool:
+        """Whether this mount was told that it counts: then one copy is proof."""
+        moment = self._checkpointer.moment
+        newest = 0 if moment is None else moment.manifest.sequence
+        return manifest.epoch == self._lease.epoch and manifest.sequence <= newest
 
 
 def _lacking(sequence: int, ready: set[Slot], listed: Mapping[Slot, Collection[int]]) -> set[Slot]:

@@ -83,6 +83,12 @@ class Debts:
         return self._owed
 
     @property
+    def manifests(self) -> set[int]:
+        """Sequences of manifests that are to go from some bucket."""
+        names = {name for owed in self._owed.values() for name in owed}
+        return {sequence for name in names if (sequence := layout.parse_manifest(name)) is not None}
+
+    @property
     def due(self) -> list[Slot]:
         """Buckets that are owed something and are not left alone at present."""
         now = self._clock.monotonic()

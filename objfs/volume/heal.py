@@ -21,7 +21,7 @@ from objfs.model import Segment, SegmentNo, Slot
 from objfs.ports import Clock
 from objfs.store import layout
 from objfs.volume.checkpoint import Checkpointer
-from objfs.volume.copies import ManifestCopies
+from objfs.volume.copies import ManifestCopies, Outcome
 from objfs.volume.mend import Mender
 from objfs.volume.open import OpenVolume
 from objfs.volume.rate import Rate
@@ -76,7 +76,7 @@ class Healer:
         """Blobs that are whole by now, whatever manifests say."""
         self._answers: dict[Slot, bool] = {}
         self._rests: dict[Slot | bytes | str, tuple[float, float]] = {}
-        """Bucket, segment or prefix -> until when it is left alone, and for how long the next time."""
+        """Bucket, segment or manifests -> until when it is left alone, and for how long the next time."""
         self._oldest: tuple[SegmentNo | None, int] = (None, 0)
         self._healed = 0
         self._last_error = ""
@@ -125,26 +125,30 @@ class Healer:
             self._rests.pop(segment.placement[shard], None)
 
     async def _spread_manifests(self) -> None:
-        """On every bucket: else they would be lost with those that have them."""
+        """On every bucket: else they would be lost with those that have them.
+
+        What goes wrong with them has pauses of its own: it must not keep shards waiting.
+        """
         if self._resting(layout.MANIFEST_PREFIX):
             return
-        ready = [slot for slot in sorted(self._copies.unsure) if await self._answering(slot)]
+        unsure = [slot for slot in sorted(self._copies.unsure) if not self._resting(_manifests_of(slot))]
+        ready = [slot for slot in unsure if await self._answering(slot)]
         if not ready:
             return
         answering = [slot for slot in self._buckets.slots if await self._answering(slot)]
         self._gate.check()
         try:
-            refused = await self._copies.spread(ready, answering)
+            outcome = await self._copies.spread(ready, answering)
         except (LeaseLost, ReadOnly):
             raise
         except ObjfsError as error:
-            self._last_error = str(error)
-            self._rest(layout.MANIFEST_PREFIX)
-            log.warning("manifests not copied: %s", error)
-            return
-        self._rests.pop(layout.MANIFEST_PREFIX, None)
-        for slot in refused:
-            self._rest(slot)
+            outcome = Outcome(set(), str(error))
+        for slot in ready:
+            self._settle(_manifests_of(slot), well=slot not in outcome.refused)
+        self._settle(layout.MANIFEST_PREFIX, well=not outcome.doubt)
+        if outcome.doubt:
+            self._last_error = outcome.doubt
+            log.warning("manifests not copied: %s", outcome.doubt)
 
     async def _heal_blob(self, segment: Segment, shards: set[int]) -> set[int]:
         """What manifests say of a blob stays as it is, so the bucket is asked whether the shard is there."""
@@ -207,6 +211,12 @@ class Healer:
     def _resting(self, who: Slot | bytes | str) -> bool:
         return who in self._rests and self._clock.monotonic() < self._rests[who][0]
 
+    def _settle(self, who: str, *, well: bool) -> None:
+        if well:
+            self._rests.pop(who, None)
+        else:
+            self._rest(who)
+
     def _rest(self, who: Slot | bytes | str) -> None:
         if self._resting(who):
             return
@@ -246,6 +256,10 @@ class Healer:
             self._mender.restored_bytes,
             self._last_error,
         )
+
+
+def _manifests_of(slot: Slot) -> str:
+    return f"{layout.MANIFEST_PREFIX}{slot}"
 
 
 def make_healer(

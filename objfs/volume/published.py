@@ -17,7 +17,7 @@ way can be counted there.  ``tests/volume/test_lease_model.py`` walks through th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from objfs.backends.base import Bucket
@@ -31,6 +31,7 @@ from objfs.errors import (
     NoSuchObject,
     ObjectExists,
     ObjfsError,
+    Temporary,
     UnknownKey,
 )
 from objfs.model import Slot
@@ -179,6 +180,11 @@ async def list_sequences(buckets: BucketSet, slots: Iterable[Slot] | None = None
     return answers.values
 
 
+def all_listed(buckets: BucketSet, listed: Collection[Slot]) -> bool:
+    """Whether every published manifest is among what these buckets list."""
+    return sum(slot in listed for slot in buckets.voters) >= buckets.quorum
+
+
 async def read_at(
     buckets: BucketSet, ring: KeyRing, sequence: int, slots: Iterable[Slot]
 ) -> tuple[list[Published], dict[Slot, ObjfsError]]:
@@ -227,16 +233,23 @@ def choose(buckets: BucketSet, found: Iterable[Published]) -> Published | None:
 
 
 async def read_all(buckets: BucketSet, ring: KeyRing) -> tuple[dict[int, Manifest], set[int]]:
-    """Every manifest that the buckets list, by sequence, and the sequences of which no copy opens."""
+    """Every manifest that the buckets list, by sequence, and the sequences of which no copy opens.
+
+    Raises NoQuorum where so few answer that a published one may be missing: what it names would be deleted.
+    """
     listed = await list_sequences(buckets)
+    if not all_listed(buckets, listed):
+        raise NoQuorum("too few buckets answer to know which manifests there are; it is tried again")
     chosen: dict[int, Manifest] = {}
     unread: set[int] = set()
     for sequence in sorted({item for items in listed.values() for item in items}):
         holders = [slot for slot, items in listed.items() if sequence in items]
-        found, _ = await read_at(buckets, ring, sequence, holders)
+        found, damaged = await read_at(buckets, ring, sequence, holders)
         best = choose(buckets, found)
         if best is not None:
             chosen[sequence] = best.manifest
+        elif any(isinstance(error, Temporary) for error in damaged.values()):
+            raise NoQuorum(f"no bucket that has manifest {sequence} answers; it is tried again")
         else:
             unread.add(sequence)
     return chosen, unread

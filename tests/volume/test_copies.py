@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from objfs.backends.wrappers.faults import Fault, Slow
+from objfs.backends.wrappers.faults import FailBefore, Fault, Slow
+from objfs.errors import Refused
 from objfs.model import Code, Slot
 from objfs.store import layout
 from objfs.volume.heal import LOOK_S
@@ -68,10 +70,11 @@ async def test_what_cannot_be_copied_yet_is_tried_again(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with ward(tmp_path) as it:
-        away = it.away(1)
+        cloud, home = it.cloud, it.rig.volume.home
+        it.away(1)
         await write_some(it, b"one", b"two")
-        older = sorted(await it.manifests(0))[-2]
-        it.back(away)
+    older = sorted(await it.manifests(0))[-2]
+    async with mounted(cloud, home) as it:
         other = it.away(0)
         with trio.move_on_after(LOOK_S / 2):
             await it.healer.run()
@@ -80,6 +83,52 @@ async def test_what_cannot_be_copied_yet_is_tried_again(
         it.back(other)
         with trio.move_on_after(60):
             await it.healer.run()
+        assert await it.manifests(1) == await it.manifests(0)
+
+
+async def test_a_bucket_that_was_looked_at_while_too_few_answered_is_looked_at_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It lacked nothing that the others could have shown."""
+    async with ward(tmp_path) as it:
+        cloud, home = it.cloud, it.rig.volume.home
+        it.away(0)
+        await write_some(it, b"one", b"two")
+    async with mounted(cloud, home) as it:
+        away = it.away(1, 2)
+        await it.healer.round()
+        it.back(away)
+        with trio.move_on_after(60):
+            await it.healer.run()
+        assert await it.manifests(0) == await it.manifests(1)
+
+
+async def test_one_that_is_being_published_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was struck off by a look that came after it was put and before it was known as kept."""
+    async with ward(tmp_path) as it:
+        await it.write(b"zero")
+        await it.healer.round()
+        await it.rig.reaper.learn()
+        away = it.away(1)
+        started, told = trio.Event(), trio.Event()
+        run_sync, settle = trio.to_thread.run_sync, it.rig.checkpointer._settle_files
+
+        async def halting(function: Any, *arguments: Any, **options: Any) -> Any:
+            if function == settle:
+                started.set()
+                await told.wait()
+            return await run_sync(function, *arguments, **options)
+
+        monkeypatch.setattr(trio.to_thread, "run_sync", halting)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(it.write, b"one")
+            await started.wait()
+            it.back(away)
+            await it.healer.round()
+            told.set()
+        await it.healer.round()
         assert await it.manifests(1) == await it.manifests(0)
 
 
@@ -123,17 +172,59 @@ async def test_a_copy_that_comes_after_the_manifest_went_goes_as_well(
         assert await it.manifests(1) == await it.manifests(0)
 
 
-async def test_what_too_few_buckets_have_is_not_believed(tmp_path: Path) -> None:
-    """It may have lost a race for its number."""
+async def test_what_too_few_buckets_have_is_not_believed_and_holds_up_nothing(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It may have lost a race for its number.  Where all buckets say so there is nothing to wait for."""
     async with ward(tmp_path) as it:
-        await write_some(it, b"one", b"two")
-        old = sorted(await it.manifests(0))[-2]
-        for slot in (1, 2):
-            await it.cloud.memory.open(it.cloud.names[slot]).delete(layout.manifest_name(old))
+        cloud, home = it.cloud, it.rig.volume.home
+        it.away(1)
+        await write_some(it, b"one", b"two", b"three")
+    oldest, lost = sorted(await it.manifests(0))[-3:-1]
+    await cloud.memory.open("b2").delete(layout.manifest_name(lost))
+    async with mounted(cloud, home) as it:
+        with trio.move_on_after(60):
+            await it.healer.run()
+        assert oldest in await it.manifests(1)
+        assert lost not in await it.manifests(1)
+        looks = it.looks
+        with trio.move_on_after(3600):
+            await it.healer.run()
+        assert it.looks == looks
+
+
+async def test_what_is_deleted_already_from_one_of_two_buckets_does_not_come_back(tmp_path: Path) -> None:
+    """With two voters one copy counts, and the other bucket had not deleted its own yet."""
+    async with ward(tmp_path, Code(1, 1), 2) as it:
+        cloud, home = it.cloud, it.rig.volume.home
+        await write_some(it, b"one", b"two", b"three", b"four")
+        it.faulty[Slot(1)].add(Fault(FailBefore(Refused), op="delete"))
+        await it.rig.reaper.round()
+        gone = await it.manifests(1) - await it.manifests(0)
+        assert gone
+    async with mounted(cloud, home) as it:
         await it.healer.round()
-        for slot in (1, 2):
-            assert old not in await it.manifests(slot)
-        assert f"manifest {old} is on fewer buckets than count" in it.healer.statistics().last_error
+        assert not gone & await it.manifests(0)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(FailBefore(Refused), op="put_if_absent", key="manifest/"), Fault(Slow(8), op="list")],
+    ids=["refused", "slow"],
+)
+async def test_shards_do_not_wait_for_manifests_that_a_bucket_does_not_take(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, fault: Fault
+) -> None:
+    async with ward(tmp_path) as it:
+        away = it.away(1)
+        await write_some(it, b"one")
+        it.back(away)
+        it.faulty[Slot(1)].add(fault)
+        assert it.short()
+        with trio.move_on_after(900):
+            await it.healer.run()
+        assert it.short() == []
+        assert it.healer.statistics().buckets == 1
 
 
 @pytest.mark.parametrize("slot", [0, 1, 2])

@@ -9,13 +9,15 @@ import pytest
 import trio
 import trio.testing
 
-from objfs.errors import LeaseLost
+from objfs.backends.wrappers.faults import FailBefore, Fault
+from objfs.errors import LeaseLost, NoQuorum, Unreachable
 from objfs.model import ChunkId, Ino, Segment, SegmentNo
 from objfs.ports import Sealable
 from objfs.store import layout
 from objfs.volume.manifest import Manifest
 from objfs.volume.reaper import Retention, expired
 from tests.volume.support import Machine, Site
+from tests.volume.wards import mounted, ward
 from tests.volume.writers import Writer, recovered, writer
 
 COPIES = 2
@@ -216,3 +218,38 @@ async def test_nothing_is_deleted_after_a_takeover(
     assert [
         [key for key in await site.keys(slot) if key != layout.lease_name(2)] for slot in range(3)
     ] == before
+
+
+async def test_what_too_few_buckets_tell_is_not_taken_for_all_there_is(tmp_path: Path) -> None:
+    """A round that failed had learned from one bucket which manifests there are, for as long as the mount was
+    there: what the others had was not kept, and what only that named was free to be deleted."""
+    async with ward(tmp_path) as it:
+        cloud, home = it.cloud, it.rig.volume.home
+        it.away(0)
+        for name in (b"one", b"two", b"three"):
+            await it.write(name)
+    async with mounted(cloud, home) as it:
+        away = it.away(1, 2)
+        with pytest.raises(NoQuorum):
+            await it.rig.reaper.round()
+        it.back(away)
+        await it.rig.reaper.learn()
+        assert {manifest.sequence for manifest in it.rig.reaper.kept} >= await it.manifests(1)
+
+
+async def test_a_manifest_that_cannot_be_read_now_is_not_one_that_nobody_can_read(tmp_path: Path) -> None:
+    async with ward(tmp_path) as it:
+        cloud, home = it.cloud, it.rig.volume.home
+        for name in (b"one", b"two", b"three"):
+            await it.write(name)
+    old = sorted(await it.manifests(0))[-2]
+    async with mounted(cloud, home) as it:
+        fault = Fault(FailBefore(Unreachable), op="get", key=layout.manifest_name(old))
+        for bucket in it.faulty.values():
+            bucket.add(fault)
+        with pytest.raises(NoQuorum, match=f"manifest {old}"):
+            await it.rig.reaper.learn()
+        for bucket in it.faulty.values():
+            bucket.clear()
+        await it.rig.reaper.learn()
+        assert {manifest.sequence for manifest in it.rig.reaper.kept} == await it.manifests(0)

@@ -53,6 +53,12 @@ class Ward:
     def short(self) -> list[Segment]:
         return [segment for _, segment in self.rig.table.endangered(FIRST, 1000)]
 
+    @property
+    def looks(self) -> int:
+        """How often a bucket was asked which manifests it has."""
+        asked = [request for bucket in self.faulty.values() for request in bucket.requests]
+        return sum(one.operation == "list" and one.key == layout.MANIFEST_PREFIX for one in asked)
+
     async def manifests(self, slot: int) -> set[int]:
         """Sequences that a bucket has."""
         found = await self.cloud.memory.open(self.cloud.names[slot]).list(layout.MANIFEST_PREFIX)
