@@ -1,9 +1,9 @@
 """Copies of the kept manifests: each on every bucket, also where one was away when it was published.
 
-Owns which buckets may lack some.  Promises that a manifest is copied only where the volume keeps it and as
-many buckets have it as count, that a bucket which lacks nothing costs one LIST per mount, and that a copy
-which came after the manifest had gone is owed to its bucket as a delete.  Knows nothing of when: that is the
-healer's.
+Owns which buckets may lack some.  Promises that a manifest is copied only where the volume keeps it, and this
+mount published it or as many buckets have it as count, that a bucket which lacks nothing costs one LIST per
+mount, and that a copy which came after the manifest had gone is owed to its bucket as a delete.  Knows
+nothing of when: that is the healer's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from objfs.errors import BucketError
 from objfs.model import Slot
 from objfs.store import layout
 from objfs.volume.checkpoint import Checkpointer
@@ -109,12 +110,21 @@ class ManifestCopies:
         await self._lease.confirm()
         done = await complete(self._buckets, self._ring, one, slots)
         sequence = one.manifest.sequence
-        if sequence not in self._kept():
+        if self._gone(sequence):
             await self._reaper.debts.owe((slot, layout.manifest_name(sequence)) for slot in slots)
             return set()
         took = slots & set(done.held_by)
         log.info("manifest copied sequence=%d buckets=%d of %d", sequence, len(took), len(slots))
         return slots - took
+
+    def _gone(self, sequence: int) -> bool:
+        """Whether it was published and is not kept any more."""
+        return sequence <= self._newest and all(one.sequence != sequence for one in self._reaper.kept)
+
+    @property
+    def _newest(self) -> int:
+        moment = self._checkpointer.moment
+        return 0 if moment is None else moment.manifest.sequence
 
     async def _find(self, sequence: int, slots: Collection[Slot], outcome: Outcome) -> Published | None:
         """The bytes of a kept manifest; None where it went meanwhile, or may never have counted."""
@@ -126,16 +136,14 @@ class ManifestCopies:
         for one in found:
             if one.manifest == kept and (self._published_here(kept) or counts(self._buckets, one)):
                 return one
-        unheard = (set(self._buckets.voters) - set(slots)) | damaged.keys()
-        if kept is not None and unheard:
+        failed = {slot for slot, error in damaged.items() if isinstance(error, BucketError)}
+        if kept is not None and set(self._buckets.voters) - (set(slots) - failed):
             outcome.doubt = f"manifest {sequence} is on fewer buckets than count, as far as they answer"
         return None
 
     def _published_here(self, manifest: Manifest) -> bool:
         """Whether this mount was told that it counts: then one copy is proof."""
-        moment = self._checkpointer.moment
-        newest = 0 if moment is None else moment.manifest.sequence
-        return manifest.epoch == self._lease.epoch and manifest.sequence <= newest
+        return manifest.epoch == self._lease.epoch and manifest.sequence <= self._newest
 
 
 def _lacking(sequence: int, ready: set[Slot], listed: Mapping[Slot, Collection[int]]) -> set[Slot]:

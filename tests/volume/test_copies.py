@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,26 @@ async def test_a_bucket_that_was_looked_at_while_too_few_answered_is_looked_at_a
         assert await it.manifests(0) == await it.manifests(1)
 
 
+@asynccontextmanager
+async def while_publishing(it: Ward, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Inside, a manifest is put and the mount does not count it as its moment yet."""
+    started, told = trio.Event(), trio.Event()
+    run_sync, settle = trio.to_thread.run_sync, it.rig.checkpointer._settle_files
+
+    async def halting(function: Any, *arguments: Any, **options: Any) -> Any:
+        if function == settle:
+            started.set()
+            await told.wait()
+        return await run_sync(function, *arguments, **options)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", halting)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.write, b"one")
+        await started.wait()
+        yield
+        told.set()
+
+
 async def test_one_that_is_being_published_is_not_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,24 +134,27 @@ async def test_one_that_is_being_published_is_not_forgotten(
         await it.healer.round()
         await it.rig.reaper.learn()
         away = it.away(1)
-        started, told = trio.Event(), trio.Event()
-        run_sync, settle = trio.to_thread.run_sync, it.rig.checkpointer._settle_files
-
-        async def halting(function: Any, *arguments: Any, **options: Any) -> Any:
-            if function == settle:
-                started.set()
-                await told.wait()
-            return await run_sync(function, *arguments, **options)
-
-        monkeypatch.setattr(trio.to_thread, "run_sync", halting)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(it.write, b"one")
-            await started.wait()
+        async with while_publishing(it, monkeypatch):
             it.back(away)
             await it.healer.round()
-            told.set()
         await it.healer.round()
         assert await it.manifests(1) == await it.manifests(0)
+
+
+async def test_one_that_is_being_published_is_not_taken_for_one_that_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ward(tmp_path) as it:
+        await it.healer.round()
+        away = it.away(1)
+        async with while_publishing(it, monkeypatch):
+            it.back(away)
+            others = it.away(0, 2)
+            await it.healer.round()
+            it.back(others)
+        await it.healer.round()
+        assert await it.manifests(1) == await it.manifests(0)
+        assert not it.rig.reaper.debts.owed
 
 
 async def test_what_is_not_kept_is_not_copied(tmp_path: Path) -> None:
