@@ -145,16 +145,15 @@ async def test_one_that_is_being_published_is_not_taken_for_one_that_went(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ward(tmp_path) as it:
-        await it.healer.round()
         away = it.away(1)
+        await it.write(b"zero")
         async with while_publishing(it, monkeypatch):
             it.back(away)
             others = it.away(0, 2)
             await it.healer.round()
             it.back(others)
-        await it.healer.round()
-        assert await it.manifests(1) == await it.manifests(0)
         assert not it.rig.reaper.debts.owed
+        assert max(await it.manifests(1)) == max(await it.manifests(0))
 
 
 async def test_what_is_not_kept_is_not_copied(tmp_path: Path) -> None:
