@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -85,7 +85,8 @@ class Recovery:
         self.sums: Sums = {}
         self._lost: dict[Ino, int] = {}
         self._torn: set[ChunkId] = set()
-        self._ends: dict[Ino, int] = {}
+        self._grown: list[tuple[Chunk, int]] = []
+        """Versions that lost a range with which their file grew, and the size that it had before."""
         self._foreign: list[Entry] = []
 
     def run(self) -> RecoveryReport:
@@ -95,11 +96,12 @@ class Recovery:
         for row in dirty:
             self._recover_dirty(row)
         self._drop_torn_snapshots()
-        self._shorten()
+        ends = self._ends()
+        self._shorten(ends)
         self._adopt_foreign()
         self._count_held()
         clean, removed = self._recover_clean(files)
-        report = RecoveryReport(len(dirty), clean, sum(self._lost.values()), tuple(self._ends), removed)
+        report = RecoveryReport(len(dirty), clean, sum(self._lost.values()), tuple(ends), removed)
         log.info("cache recovered: %s", report)
         return report
 
@@ -155,7 +157,7 @@ class Recovery:
         self._torn.add(row.chunk)
         self._lost[ino] = self._lost.get(ino, 0) + 1
         if one.size_before is not None:
-            self._ends[ino] = min(one.size_before, self._ends.get(ino, one.size_before))
+            self._grown.append((row, one.size_before))
 
     def _of_this_boot(self, one: DirtyRange) -> bool:
         return one.boot is None or one.boot == self._boot
@@ -205,32 +207,40 @@ class Recovery:
             raise ObjfsError("this inode table cannot be used after a power cut")
         return self._table
 
-    def _shorten(self) -> None:
-        """Files that lost what they grew by end before it."""
+    def _ends(self) -> dict[Ino, int]:
+        """Where files end that lost what they grew by, if they still show where it was."""
+        ends: dict[Ino, int] = {}
+        for row, size in self._grown:
+            if self._is_shown(row):
+                ends[row.ino] = min(size, ends.get(row.ino, size))
+        return ends
+
+    def _is_shown(self, row: Chunk) -> bool:
+        """By its file, itself or below a newer version: a restore may have brought back an older one."""
+        shown = self._table.chunk_at(row.ino, row.index)
+        while shown is not None and shown.chunk != row.chunk:
+            shown = self._table.chunk(shown.base) if shown.base is not None else None
+        return shown is not None
+
+    def _shorten(self, ends: Mapping[Ino, int]) -> None:
         table = self._table
-        for ino, size in self._ends.items():
+        for ino, size in ends.items():
             log.warning("power cut: ino=%d lost_ranges=%d size=%d", ino, self._lost[ino], size)
             with table.transaction():
                 try:
                     self._power_cut_table().set_size_after_power_cut(ino, size)
                 except StaleHandle:
-                    continue  # only a snapshot knows the version: nobody can see a size
+                    continue  # it has no name any more: nobody can see a size
                 self._clip_tail(ino, size)
 
     def _clip_tail(self, ino: Ino, size: int) -> None:
-        """No version shows bytes beyond its file's end: they would come back when it grows."""
+        """Nothing is shown beyond a file's end: it would come back when it grows.  The version itself stays,
+        as a snapshot may show it too."""
         index, keep = divmod(size, self._chunk_size)
         row = self._table.chunk_at(ino, index)
-        if row is None:
-            return
-        entry = self._shelf.unplaced.get(row.chunk)
-        if visible_length(row, entry) <= keep:
-            return
-        if entry is not None:
-            entry.clip(keep)
-            self._table.clip_chunk(row.chunk, keep)
-        else:
-            self._shelf.track(self._table.begin_chunk(ino, index, row.chunk, keep), self._clock.monotonic())
+        if row is not None and visible_length(row, self._shelf.unplaced.get(row.chunk)) > keep:
+            shorter = self._table.begin_chunk(ino, index, row.chunk, keep)
+            self._shelf.track(shorter, self._clock.monotonic())
 
     def _adopt_foreign(self) -> None:
         """What survived becomes synced data of this boot: a later crash must not judge it again."""

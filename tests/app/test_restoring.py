@@ -71,6 +71,27 @@ async def test_a_crash_right_after_it_keeps_what_the_undo_snapshot_shows(world: 
     assert await content(world, b"g") == b"new"
 
 
+async def test_i1_a_power_cut_after_it_takes_nothing_of_what_came_back(world: RealWorld) -> None:
+    """What is lost is what had been there before, and grown; the file ended where that had begun, and the
+    snapshot lost the same bytes."""
+    ino = await written(world, b"f", b"good " * 1000)
+    await world.sync()
+    taken(world, b"good")
+    await world.fs.truncate(ino, 1, USER)
+    handle = await world.fs.open(ino, os.O_RDWR, USER)
+    await world.fs.write(handle.fh, 1, b"newer" * 1000)
+    world.fs.release(handle.fh)
+    newer = world.table.chunk_at(ino, 0)
+    assert newer is not None
+    await restorer(world).restore(b"good", b"/", undo=True)
+    world.power_cut(lost=newer.chunk)
+    assert [one.name for one in world.table.snapshots()] == [b"good"]
+    assert await content(world, b"f") == b"good " * 1000
+    await restorer(world).restore(b"good", b"/", undo=False)
+    assert await content(world, b"f") == b"good " * 1000
+    assert world.table.check() == []
+
+
 async def test_handles_of_what_was_replaced_are_stale(world: RealWorld) -> None:
     ino = await written(world, b"f", b"before")
     await written(world, b"same", b"same")
