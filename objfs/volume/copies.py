@@ -23,6 +23,9 @@ from objfs.volume.reaper import Reaper
 
 log = logging.getLogger(__name__)
 
+COPY_S = 30.0
+"""How long a bucket may take for one manifest; then it is left alone, and others go on."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -54,7 +57,8 @@ class ManifestCopies:
 
     @property
     def unsure(self) -> set[Slot]:
-        """Buckets that may lack one."""
+        """Buckets that may lack one.  One that left, and comes again, is looked at again."""
+        self._seen.intersection_update(self._buckets.slots)
         return self.short | (set(self._buckets.slots) - self._seen)
 
     async def spread(self, ready: Collection[Slot], answering: Collection[Slot]) -> Outcome:
@@ -82,7 +86,7 @@ class ManifestCopies:
         outcome = Outcome(ready - listed.keys())
         named = await self._named(ready, listed, outcome)
         for sequence in sorted(named, reverse=True):
-            if slots := _lacking(sequence, ready, listed):
+            if slots := _lacking(sequence, ready, listed) - outcome.refused:
                 one = await self._find(sequence, listed.keys(), outcome)
                 if one is not None:
                     outcome.refused |= await self._copy(one, slots)
@@ -93,6 +97,9 @@ class ManifestCopies:
     ) -> set[int]:
         """Sequences that every bucket should have, as far as those that answer can tell."""
         latest = self._checkpointer.latest
+        if self._buckets.changing:
+            outcome.doubt = "the table of buckets is changing"
+            return set() if latest is None else {latest.manifest.sequence}
         if not all_listed(self._buckets, listed):
             outcome.doubt = "too few buckets list their manifests"
             return set() if latest is None else {latest.manifest.sequence}
@@ -108,7 +115,7 @@ class ManifestCopies:
     async def _copy(self, one: Published, slots: set[Slot]) -> set[Slot]:
         """Returns which of ``slots`` did not take it."""
         await self._lease.confirm()
-        done = await complete(self._buckets, self._ring, one, slots)
+        done = await complete(self._buckets, self._ring, one, slots, COPY_S)
         sequence = one.manifest.sequence
         if self._gone(sequence):
             await self._reaper.debts.owe((slot, layout.manifest_name(sequence)) for slot in slots)

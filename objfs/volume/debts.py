@@ -66,16 +66,27 @@ class Debts:
     # --- owing -------------------------------------------------------------------------
 
     async def owe(self, objects: Iterable[tuple[Slot, str]]) -> None:
-        """Durable on return.  Raises ObjfsError where the local disk is full or fails: nothing may be deleted
-        then."""
+        """Durable on return.  Raises ObjfsError where the local disk is full or fails: nothing more is owed
+        then, and nothing may be deleted."""
+        objects = list(objects)
+        async with self._file:
+            added = self._not_owed_yet(objects)
+            if added or self._changed:
+                await self._write(added)
+            for slot, names in added.items():
+                self._owed.setdefault(slot, {}).update(names)
+
+    def _not_owed_yet(self, objects: Iterable[tuple[Slot, str]]) -> dict[Slot, dict[str, None]]:
+        added: dict[Slot, dict[str, None]] = {}
         for slot, name in objects:
-            names = self._owed.setdefault(slot, {})
-            if len(names) < OWED_MAX:
+            owed, names = self._owed.get(slot, {}), added.setdefault(slot, {})
+            if name in owed:
+                continue
+            if len(owed) + len(names) < OWED_MAX:
                 names[name] = None
-                self._changed = True
             else:
                 log.warning("object left to gc slot=%d object=%s: too much is owed", slot, name)
-        await self._save()
+        return {slot: names for slot, names in added.items() if names}
 
     @property
     def owed(self) -> Mapping[Slot, Collection[str]]:
@@ -85,8 +96,7 @@ class Debts:
     @property
     def manifests(self) -> set[int]:
         """Sequences of manifests that are to go from some bucket."""
-        names = {name for owed in self._owed.values() for name in owed}
-        return {sequence for name in names if (sequence := layout.parse_manifest(name)) is not None}
+        return manifests_of(self._owed)
 
     @property
     def due(self) -> list[Slot]:
@@ -157,15 +167,23 @@ class Debts:
     async def _save(self) -> None:
         async with self._file:
             if self._changed:
-                self._changed = False
-                owed = {slot: list(names) for slot, names in self._owed.items()}
-                try:
-                    await trio.to_thread.run_sync(write_debts, self._home, owed)
-                except OSError as error:
-                    self._changed = True
-                    raise ObjfsError(
-                        f"the list of owed deletes cannot be written ({error}); see to the disk"
-                    ) from error
+                await self._write({})
+
+    async def _write(self, added: Mapping[Slot, Iterable[str]]) -> None:
+        """What is owed, and what is to be."""
+        slots = self._owed.keys() | added.keys()
+        owed = {slot: [*self._owed.get(slot, ()), *added.get(slot, ())] for slot in slots}
+        self._changed = False
+        try:
+            await trio.to_thread.run_sync(write_debts, self._home, owed)
+        except OSError as error:
+            self._changed = True
+            raise ObjfsError(
+                f"the list of owed deletes cannot be written ({error}); see to the disk"
+            ) from error
+        except BaseException:
+            self._changed = True
+            raise
 
 
 # --- the file ------------------------------------------------------------------------------
@@ -180,6 +198,12 @@ def read_debts(home: VolumeHome) -> dict[Slot, dict[str, None]]:
     except Corrupt as error:
         log.warning("list of owed deletes unreadable, objfs gc finds them: %s", error)
         return {}
+
+
+def manifests_of(owed: Mapping[Slot, Collection[str]]) -> set[int]:
+    """Sequences of the manifests among names by bucket."""
+    names = {name for names in owed.values() for name in names}
+    return {sequence for name in names if (sequence := layout.parse_manifest(name)) is not None}
 
 
 def _parse(fields: Fields) -> dict[Slot, dict[str, None]]:

@@ -24,6 +24,7 @@ from objfs.meta.view import TableView
 from objfs.ports import Clock, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
+from objfs.volume.debts import manifests_of, read_debts
 from objfs.volume.epochs import observe
 from objfs.volume.fsck_buckets import BucketWalk, Surroundings
 from objfs.volume.fsck_identity import Identities, check_identities
@@ -147,7 +148,20 @@ async def _subject(
     gate.close("fsck only looks")
     store = SegmentStore(buckets.buckets, ring, header.code, clock=clock, gate=gate)
     cache = CacheDirectory(home.cache_path, options.boot)
-    return Subject(header, ring, raw, buckets, left_out, store, None, cache, data=options.data, note=note)
+    going = manifests_of(read_debts(home))
+    return Subject(
+        header,
+        ring,
+        raw,
+        buckets,
+        left_out,
+        store,
+        None,
+        cache,
+        data=options.data,
+        note=note,
+        going=lambda: going,
+    )
 
 
 async def _in_use(subject: Subject, home: VolumeHome, report: Report) -> None:

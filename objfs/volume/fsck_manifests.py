@@ -63,8 +63,10 @@ async def look_at_manifests(subject: Subject, report: Report) -> Moments:
     moments = Moments(silent=silent)
     successor: Manifest | None = None
     for sequence in sorted({item for items in listed.values() for item in items}, reverse=True):
-        report.seen["manifests"] += 1
         copies = await _read(subject, sequence, listed)
+        if sequence in subject.going():
+            continue
+        report.seen["manifests"] += 1
         chosen = _choose(subject, copies, successor)
         if chosen is None:
             _say_lost(subject, report, moments, copies)

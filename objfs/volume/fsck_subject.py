@@ -5,7 +5,7 @@ Owns the record of one run.  Looks only: nothing here changes a bucket or the ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -51,6 +51,8 @@ class Subject:
     live: bool = False
     data: bool = False
     note: Callable[[str], None] = field(default=lambda _text: None)
+    going: Callable[[], Collection[int]] = field(default=tuple)
+    """Sequences of manifests that are being deleted: some buckets have theirs yet, and nobody needs it."""
 
     def name(self, slot: int) -> str:
         """What to call a bucket in a finding."""

@@ -106,6 +106,8 @@ class Healer:
     async def _heal(self, number: SegmentNo | None, segment: Segment) -> None:
         self._gate.check()
         shards = await self._ready(segment)
+        if number is None:
+            shards &= self._unplaced(segment)
         if not shards or self._resting(segment.uuid):
             return
         try:
@@ -120,7 +122,8 @@ class Healer:
             return
         self._healed += bool(there)
         for shard in shards - there:
-            self._rest(segment.placement[shard])
+            slot = segment.placement[shard]
+            self._rest(slot if slot in self._buckets.slots else segment.uuid)
         for shard in there:
             self._rests.pop(segment.placement[shard], None)
 
@@ -155,7 +158,7 @@ class Healer:
         there = {shard for shard in shards if await self._holds(segment, shard)}
         if shards - there:
             there |= await self._mender.mend_blob(segment, shards - there)
-        if there == segment.missing:
+        if there == self._unplaced(segment):
             self._whole.add(segment.uuid)
         return there
 
@@ -172,9 +175,15 @@ class Healer:
         moment = self._checkpointer.moment
         named = [*([] if moment is None else [moment.manifest]), *reversed(self._reaper.kept)]
         blobs = [blob.segment for manifest in named for blob in manifest.blobs]
-        short = {segment.uuid: segment for segment in blobs if segment.missing}
+        short = {segment.uuid: segment for segment in blobs if self._unplaced(segment)}
         self._whole &= short.keys()
         return [segment for uuid, segment in short.items() if uuid not in self._whole]
+
+    def _unplaced(self, blob: Segment) -> set[int]:
+        """Shards that a manifest calls missing, but for those of buckets that left: what it says of a place
+        stays, so they have none any more."""
+        left = self._mender.left(blob.placement)
+        return {shard for shard in blob.missing if blob.placement[shard] not in left}
 
     # --- which buckets -----------------------------------------------------------------
 
@@ -184,7 +193,7 @@ class Healer:
         found = set()
         for shard in segment.missing:
             slot = segment.placement[shard]
-            if slot in left or (await self._answering(slot) and not self._resting(slot)):
+            if slot in left or (not self._resting(slot) and await self._answering(slot)):
                 found.add(shard)
         return found
 
@@ -197,7 +206,7 @@ class Healer:
     async def _ask(self, slot: Slot) -> bool:
         """For its label; where it is down, as often as its pauses allow."""
         bucket, health = self._buckets.buckets.get(slot), self._health
-        if bucket is None or self._resting(slot) or not health.admit(slot):
+        if bucket is None or not health.admit(slot):
             return False
         try:
             await bucket.stat(layout.LABEL)

@@ -148,16 +148,18 @@ async def _confirm(buckets: BucketSet, ring: KeyRing, lease: Lease, manifest: Ma
             raise
 
 
-async def complete(buckets: BucketSet, ring: KeyRing, newest: Published, slots: Iterable[Slot]) -> Published:
-    """Puts a published manifest on ``slots`` that lack it (by the lease's holder only); says who has it
-    then."""
+async def complete(
+    buckets: BucketSet, ring: KeyRing, one: Published, slots: Iterable[Slot], limit_s: float
+) -> Published:
+    """Puts a published manifest on ``slots`` that lack it (by the lease's holder only), each within
+    ``limit_s``; says who has it then."""
 
     async def put_one(slot: Slot, bucket: Bucket) -> Manifest | None:
-        return await _put_one(bucket, ring, newest.manifest.sequence, newest.data, buckets.name(slot))
+        return await _put_one(bucket, ring, one.manifest.sequence, one.data, buckets.name(slot))
 
-    answers = await buckets.each(put_one, slots=tuple(slots))
+    answers = await buckets.each(put_one, slots=tuple(slots), limit_s=limit_s)
     won = _won(answers, buckets.slots)
-    return replace(newest, held_by=tuple(sorted({*newest.held_by, *won})))
+    return replace(one, held_by=tuple(sorted({*one.held_by, *won})))
 
 
 # --- finding -------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ class BucketSet:
         self.slots = tuple(entry.slot for entry in self.entries)
         self.quorum = len(self.voters) // 2 + 1
         self.publish_quorum = (len(self.voters) + 1) // 2
+        self.changing = False
+        """Whether the table is about to change, and more is asked of a manifest than usual."""
         self._lowered: int | None = None
 
     def become(self, entries: Sequence[BucketEntry], buckets: Mapping[Slot, Bucket]) -> None:
@@ -77,6 +79,7 @@ class BucketSet:
         """While tables change, a manifest counts at a strict majority as well: that meets the majorities of
         the tables before and after, as long as they differ by one voter."""
         self.publish_quorum = self.quorum
+        self.changing = True
 
     def lower_to(self, answered: int) -> None:
         """Forced: decisions count at what answers, at least one.  Only on a person's word."""

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 
 from objfs.codec.keys import KeyRing
-from objfs.errors import ObjfsError
 from objfs.model import NS, Segment, SegmentNo
 from objfs.ports import Clock
 from objfs.store import layout
@@ -181,7 +180,7 @@ class Reaper:
         try:
             await self._delete_manifests(old)
             blobs = await self._delete_blobs(old, remaining)
-        except ObjfsError:
+        except BaseException:
             self._known |= {manifest.sequence: manifest for manifest in old}  # all of it again in the next
             raise
         needed = pinned.union(item.sequence for item in remaining)

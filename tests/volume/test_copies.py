@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from objfs.backends.base import Bucket
 from objfs.backends.wrappers.faults import FailBefore, Fault, Slow
 from objfs.errors import Refused
 from objfs.model import Code, Slot
@@ -103,6 +104,16 @@ async def test_a_bucket_that_was_looked_at_while_too_few_answered_is_looked_at_a
         with trio.move_on_after(60):
             await it.healer.run()
         assert await it.manifests(0) == await it.manifests(1)
+
+
+async def with_a_late_one(it: Ward) -> tuple[list[BucketEntry], dict[Slot, Bucket]]:
+    """The table of the volume and its buckets, and one more."""
+    buckets = it.rig.volume.buckets
+    it.cloud.names.append("late")
+    late = it.cloud.memory.open("late")
+    await late.put(layout.LABEL, b"label")
+    entry = BucketEntry(Slot(3), bytes(16), True, "late")
+    return [*buckets.entries, entry], {**buckets.buckets, Slot(3): late}
 
 
 @asynccontextmanager
@@ -270,14 +281,68 @@ async def test_a_bucket_that_joined_as_something_was_published_gets_that_too(tmp
     async with ward(tmp_path) as it:
         await write_some(it, b"one", b"two")
         await it.healer.round()
-        buckets = it.rig.volume.buckets
-        it.cloud.names.append("late")
-        late = BucketEntry(Slot(3), bytes(16), True, "late")
-        buckets.become([*buckets.entries, late], {**buckets.buckets, Slot(3): it.cloud.memory.open("late")})
-        it.rig.volume.store.use_buckets(buckets.buckets)
-        await it.cloud.memory.open("late").put(layout.LABEL, b"label")
+        entries, reach = await with_a_late_one(it)
+        it.rig.volume.buckets.become(entries, reach)
+        it.rig.volume.store.use_buckets(reach)
         await it.healer.round()
         assert await it.manifests(3) == await it.manifests(0)
+
+
+async def test_a_bucket_that_refuses_one_is_not_offered_the_others(tmp_path: Path) -> None:
+    async with ward(tmp_path) as it:
+        away = it.away(1)
+        await write_some(it, b"one", b"two", b"three")
+        it.back(away)
+        fault = it.faulty[Slot(1)].add(Fault(FailBefore(Refused), op="put_if_absent", key="manifest/"))
+        await it.healer.round()
+        assert fault.hits == 1
+
+
+async def test_a_bucket_that_takes_no_shards_still_tells_its_manifests(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Their pauses fell into one another: whenever one of both was looked at, the other rested."""
+    async with ward(tmp_path) as it:
+        cloud, home = it.cloud, it.rig.volume.home
+        it.away(0)
+        await write_some(it, b"one", b"two")
+    lost = await it.manifests(1) - await it.manifests(0)
+    async with mounted(cloud, home) as it:
+        away = it.away(1)
+        it.away(2)
+        with trio.move_on_after(12):
+            await it.healer.run()  # too few list theirs
+        it.back(away)
+        it.faulty[Slot(1)].add(Fault(FailBefore(Refused), op="put", key="segment/"))
+        it.faulty[Slot(2)].clear()
+        it.faulty[Slot(2)].add(Fault(FailBefore(Refused), op="put", key="segment/"))
+        with trio.move_on_after(2 * 3600):
+            await it.healer.run()
+        assert lost
+        assert lost <= await it.manifests(0)
+
+
+async def test_a_bucket_that_joined_at_the_second_try_is_looked_at_again(tmp_path: Path) -> None:
+    async with ward(tmp_path) as it:
+        await write_some(it, b"one")
+        buckets = it.rig.volume.buckets
+        before, after = (buckets.entries, dict(buckets.buckets)), await with_a_late_one(it)
+        for entries, reach in (after, before, after):
+            buckets.become(entries, reach)
+            it.rig.volume.store.use_buckets(reach)
+            await it.healer.round()
+            if len(reach) == 3:
+                await write_some(it, b"two")
+        assert await it.manifests(3) == await it.manifests(0)
+
+
+async def test_a_look_while_the_table_changes_gives_nothing_up(tmp_path: Path) -> None:
+    """More is asked of a manifest then, so that what counts did not seem to."""
+    async with ward(tmp_path) as it:
+        it.rig.volume.buckets.demand_majority()
+        await it.healer.round()
+        assert "changing" in it.healer.statistics().last_error
+        assert it.healer._copies.unsure == {0, 1, 2}
 
 
 async def test_shards_that_older_moments_lack_are_put_too(tmp_path: Path) -> None:

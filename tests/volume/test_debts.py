@@ -123,6 +123,22 @@ async def test_a_full_local_disk_ends_a_round_and_not_the_mount(
     assert {layout.parse_shard(key).uuid for key in keys} == named  # type: ignore[union-attr]
 
 
+async def test_what_could_not_be_written_down_is_not_owed(
+    tmp_path: Path, patient_clock: trio.testing.MockClock
+) -> None:
+    """The manifest may be one that a reader has pinned by the next round, and its blobs would go."""
+    site = Site(3)
+    one, objects = await with_a_segment_to_delete(site, tmp_path)
+    in_the_way = one.home.debts_path.with_name(f".{one.home.debts_path.name}.new")
+    in_the_way.mkdir()
+    with pytest.raises(ObjfsError, match="cannot be written"):
+        await one.reaper.debts.owe(objects)
+    in_the_way.rmdir()
+    assert not one.reaper.debts.owed
+    await one.reaper.debts.pay(one.machine.buckets, one.lease)
+    assert len(await there(site, objects)) == len(objects)
+
+
 async def test_two_rounds_at_once_pay_each_debt_once(
     tmp_path: Path, patient_clock: trio.testing.MockClock
 ) -> None:

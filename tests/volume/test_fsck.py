@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from objfs.backends.wrappers.faults import FailBefore, Fault
 from objfs.cache.offline import CacheDirectory
 from objfs.cache.recovery import boot_id
-from objfs.errors import Corrupt, ExitCode, HeldElsewhere
+from objfs.errors import Corrupt, ExitCode, HeldElsewhere, Refused
 from objfs.meta.view import TableView
-from objfs.model import ROOT
+from objfs.model import ROOT, Slot
 from objfs.store import layout
 from objfs.volume.fsck import FsckOptions, check_running
 from objfs.volume.fsck_repair import check_volume
@@ -22,6 +23,7 @@ from objfs.volume.open import OpenOptions
 from tests.volume.patients import CLEAN_TREE, CRASHED_TREE, HOST, Patient, build
 from tests.volume.rigs import CHUNK, Cloud, Rig, running
 from tests.volume.support import PASSPHRASE, TrioClock
+from tests.volume.wards import ward
 
 OTHER = OpenOptions(host="other", force=True)
 
@@ -175,8 +177,25 @@ async def beside(rig: Rig, cloud: Cloud, *, data: bool = False) -> Report:
                 cache,
                 live=True,
                 data=data,
+                going=lambda: rig.reaper.debts.manifests,
             )
         )
+
+
+async def test_what_is_being_deleted_is_no_damage(tmp_path: Path) -> None:
+    """A bucket that deletes nothing at the time has manifests whose blobs are gone from the others."""
+    async with ward(tmp_path) as it:
+        for name in (b"a", b"b"):
+            await it.write(name)
+        async with it.rig.checkpointer.quiet():
+            it.rig.checkpointer.rebase()  # the next moment names none of the blobs before
+        for name in (b"c", b"d", b"e"):
+            await it.write(name)
+        it.faulty[Slot(1)].add(Fault(FailBefore(Refused), op="delete"))
+        await it.rig.reaper.round()
+        assert await it.manifests(1) > await it.manifests(0)
+        report = await beside(it.rig, it.cloud)
+        assert not report.of(Grade.REDUCED, Grade.DAMAGE, Grade.LOSS, Grade.UNSEEN), said(report)
 
 
 async def test_a_busy_mount_is_clean(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from objfs.volume.mend import Mender
 from objfs.volume.open import OpenOptions
 from objfs.volume.quorum import BucketSet
 from objfs.volume.rate import Rate
+from objfs.volume.table import BucketEntry
 from tests.volume.rigs import running
 from tests.volume.support import TrioClock
 from tests.volume.wards import Ward, ward
@@ -205,3 +206,33 @@ async def test_a_healing_that_is_cut_off_goes_on_where_it_was(tmp_path: Path) ->
         assert again is not None
         await again.round()
         assert it.short() == []
+
+
+@pytest.mark.parametrize("stands_in", [False, True], ids=["nobody stands in", "another bucket"])
+async def test_what_lacks_a_bucket_that_left_is_not_read_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, *, stands_in: bool
+) -> None:
+    """A manifest names the place for as long as it is kept, and a row for as long as nothing else is free."""
+    async with ward(tmp_path) as it:
+        it.away(1)
+        for name in (b"one", b"two"):
+            await it.write(name)
+        buckets = it.rig.volume.buckets
+        entries = [entry for entry in buckets.entries if entry.slot != 1]
+        reach = {slot: bucket for slot, bucket in buckets.buckets.items() if slot != 1}
+        if stands_in:
+            late = it.cloud.memory.open("late")
+            it.cloud.names.append("late")
+            await late.put(layout.LABEL, b"label")
+            entries.append(BucketEntry(Slot(3), bytes(16), True, "late"))
+            reach[Slot(3)] = late
+        buckets.become(entries, reach)
+        it.rig.volume.store.use_buckets(reach)
+        with trio.move_on_after(600):
+            await it.healer.run()
+        before = it.reads
+        with trio.move_on_after(600):
+            await it.healer.run()
+        # Where nobody stands in, it is tried again now and then.
+        assert it.reads - before <= (0 if stands_in else 100)
+        assert it.healer.statistics().blobs == 0

@@ -59,6 +59,14 @@ class Ward:
         asked = [request for bucket in self.faulty.values() for request in bucket.requests]
         return sum(one.operation == "list" and one.key == layout.MANIFEST_PREFIX for one in asked)
 
+    @property
+    def reads(self) -> int:
+        """Requests for bytes of segments."""
+        asked = [request for bucket in self.faulty.values() for request in bucket.requests]
+        return sum(
+            one.operation.startswith("get") and one.key.startswith(layout.SEGMENT_PREFIX) for one in asked
+        )
+
     async def manifests(self, slot: int) -> set[int]:
         """Sequences that a bucket has."""
         found = await self.cloud.memory.open(self.cloud.names[slot]).list(layout.MANIFEST_PREFIX)
