@@ -124,5 +124,5 @@ def subject_of(engine: Engine, table: TableView, note: Note, *, data: bool = Fal
         live=True,
         data=data,
         note=note,
-        going=(lambda: engine.reaper.debts.manifests if engine.reaper is not None else ()),
+        owed=engine.reaper.debts.owed if engine.reaper is not None else {},
     )

@@ -16,6 +16,7 @@ from objfs.errors import BucketError
 from objfs.model import Slot
 from objfs.store import layout
 from objfs.volume.checkpoint import Checkpointer
+from objfs.volume.debts import owes_manifest
 from objfs.volume.manifest import Manifest
 from objfs.volume.open import OpenVolume
 from objfs.volume.published import Published, all_listed, complete, counts, list_sequences, read_at
@@ -110,7 +111,8 @@ class ManifestCopies:
 
     def _kept(self) -> set[int]:
         """As far as is known without asking; what is being deleted is not kept."""
-        return {manifest.sequence for manifest in self._reaper.kept} - self._reaper.debts.manifests
+        owed = self._reaper.debts.owed
+        return {one.sequence for one in self._reaper.kept if not owes_manifest(owed, one.sequence)}
 
     async def _copy(self, one: Published, slots: set[Slot]) -> set[Slot]:
         """Returns which of ``slots`` did not take it."""

@@ -94,11 +94,6 @@ class Debts:
         return self._owed
 
     @property
-    def manifests(self) -> set[int]:
-        """Sequences of manifests that are to go from some bucket."""
-        return manifests_of(self._owed)
-
-    @property
     def due(self) -> list[Slot]:
         """Buckets that are owed something and are not left alone at present."""
         now = self._clock.monotonic()
@@ -200,10 +195,10 @@ def read_debts(home: VolumeHome) -> dict[Slot, dict[str, None]]:
         return {}
 
 
-def manifests_of(owed: Mapping[Slot, Collection[str]]) -> set[int]:
-    """Sequences of the manifests among names by bucket."""
-    names = {name for names in owed.values() for name in names}
-    return {sequence for name in names if (sequence := layout.parse_manifest(name)) is not None}
+def owes_manifest(owed: Mapping[Slot, Collection[str]], sequence: int) -> bool:
+    """Whether a manifest is to go from some bucket."""
+    name = layout.manifest_name(sequence)
+    return any(name in names for names in owed.values())
 
 
 def _parse(fields: Fields) -> dict[Slot, dict[str, None]]:

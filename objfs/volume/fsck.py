@@ -24,7 +24,7 @@ from objfs.meta.view import TableView
 from objfs.ports import Clock, WriteGate
 from objfs.store.store import SegmentStore
 from objfs.volume.attach import identified, read_volume
-from objfs.volume.debts import manifests_of, read_debts
+from objfs.volume.debts import read_debts
 from objfs.volume.epochs import observe
 from objfs.volume.fsck_buckets import BucketWalk, Surroundings
 from objfs.volume.fsck_identity import Identities, check_identities
@@ -148,7 +148,6 @@ async def _subject(
     gate.close("fsck only looks")
     store = SegmentStore(buckets.buckets, ring, header.code, clock=clock, gate=gate)
     cache = CacheDirectory(home.cache_path, options.boot)
-    going = manifests_of(read_debts(home))
     return Subject(
         header,
         ring,
@@ -160,7 +159,7 @@ async def _subject(
         cache,
         data=options.data,
         note=note,
-        going=lambda: going,
+        owed=read_debts(home),
     )
 
 

@@ -19,6 +19,7 @@ from objfs.model import Chunk, ChunkId, ChunkState, Ino, Slot
 from objfs.store import layout
 from objfs.volume import manifest as manifests
 from objfs.volume.checkpoint import Moment
+from objfs.volume.debts import owes_manifest
 from objfs.volume.fsck_buckets import Blob
 from objfs.volume.fsck_report import Grade, Report
 from objfs.volume.fsck_subject import Subject
@@ -64,7 +65,7 @@ async def look_at_manifests(subject: Subject, report: Report) -> Moments:
     successor: Manifest | None = None
     for sequence in sorted({item for items in listed.values() for item in items}, reverse=True):
         copies = await _read(subject, sequence, listed)
-        if sequence in subject.going():
+        if owes_manifest(subject.owed, sequence):
             continue
         report.seen["manifests"] += 1
         chosen = _choose(subject, copies, successor)

@@ -51,8 +51,8 @@ class Subject:
     live: bool = False
     data: bool = False
     note: Callable[[str], None] = field(default=lambda _text: None)
-    going: Callable[[], Collection[int]] = field(default=tuple)
-    """Sequences of manifests that are being deleted: some buckets have theirs yet, and nobody needs it."""
+    owed: Mapping[Slot, Collection[str]] = field(default_factory=dict)
+    """Deletes that are under way: a manifest among them is on some buckets yet, and nobody needs it."""
 
     def name(self, slot: int) -> str:
         """What to call a bucket in a finding."""

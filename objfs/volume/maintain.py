@@ -18,7 +18,7 @@ from objfs.errors import BucketError, LeaseLost, ObjfsError
 from objfs.meta.view import TableView
 from objfs.ports import Clock
 from objfs.store import layout
-from objfs.volume.debts import manifests_of, read_debts
+from objfs.volume.debts import read_debts
 from objfs.volume.fsck import TABLE_RULES, FsckOptions, Look, at_hand
 from objfs.volume.fsck_identity import check_identities
 from objfs.volume.fsck_manifests import Moments, look_at_manifests, say_moments
@@ -128,7 +128,7 @@ class Alone:
             view,
             CacheDirectory(self.home.cache_path, self.options.boot),
             note=self.note,
-            going=lambda: manifests_of(read_debts(self.home)),
+            owed=read_debts(self.home),
         )
         await check_identities(subject, again)
         moments = await look_at_manifests(subject, again)

@@ -177,7 +177,7 @@ async def beside(rig: Rig, cloud: Cloud, *, data: bool = False) -> Report:
                 cache,
                 live=True,
                 data=data,
-                going=lambda: rig.reaper.debts.manifests,
+                owed=rig.reaper.debts.owed,
             )
         )
 
