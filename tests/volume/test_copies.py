@@ -11,13 +11,11 @@ import pytest
 import trio
 import trio.testing
 
-from objfs.backends.base import Bucket
 from objfs.backends.wrappers.faults import FailBefore, Fault, Slow
 from objfs.errors import Refused
 from objfs.model import Code, Slot
 from objfs.store import layout
 from objfs.volume.heal import LOOK_S
-from objfs.volume.table import BucketEntry
 from tests.volume.wards import Ward, mounted, ward
 
 
@@ -104,16 +102,6 @@ async def test_a_bucket_that_was_looked_at_while_too_few_answered_is_looked_at_a
         with trio.move_on_after(60):
             await it.healer.run()
         assert await it.manifests(0) == await it.manifests(1)
-
-
-async def with_a_late_one(it: Ward) -> tuple[list[BucketEntry], dict[Slot, Bucket]]:
-    """The table of the volume and its buckets, and one more."""
-    buckets = it.rig.volume.buckets
-    it.cloud.names.append("late")
-    late = it.cloud.memory.open("late")
-    await late.put(layout.LABEL, b"label")
-    entry = BucketEntry(Slot(3), bytes(16), True, "late")
-    return [*buckets.entries, entry], {**buckets.buckets, Slot(3): late}
 
 
 @asynccontextmanager
@@ -281,9 +269,8 @@ async def test_a_bucket_that_joined_as_something_was_published_gets_that_too(tmp
     async with ward(tmp_path) as it:
         await write_some(it, b"one", b"two")
         await it.healer.round()
-        entries, reach = await with_a_late_one(it)
-        it.rig.volume.buckets.become(entries, reach)
-        it.rig.volume.store.use_buckets(reach)
+        entries, reach = await it.with_a_late_one()
+        it.use(entries, reach)
         await it.healer.round()
         assert await it.manifests(3) == await it.manifests(0)
 
@@ -326,10 +313,9 @@ async def test_a_bucket_that_joined_at_the_second_try_is_looked_at_again(tmp_pat
     async with ward(tmp_path) as it:
         await write_some(it, b"one")
         buckets = it.rig.volume.buckets
-        before, after = (buckets.entries, dict(buckets.buckets)), await with_a_late_one(it)
+        before, after = (buckets.entries, dict(buckets.buckets)), await it.with_a_late_one()
         for entries, reach in (after, before, after):
-            buckets.become(entries, reach)
-            it.rig.volume.store.use_buckets(reach)
+            it.use(entries, reach)
             await it.healer.round()
             if len(reach) == 3:
                 await write_some(it, b"two")

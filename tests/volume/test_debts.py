@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -101,20 +103,27 @@ async def test_what_a_killed_process_had_decided_is_deleted_by_the_next(
     assert await there(site, objects) == []
 
 
+@contextmanager
+def full_disk(one: Writer) -> Iterator[None]:
+    """Inside, the list cannot be written."""
+    in_the_way = one.home.debts_path.with_name(f".{one.home.debts_path.name}.new")
+    in_the_way.mkdir()
+    yield
+    in_the_way.rmdir()
+
+
 async def test_a_full_local_disk_ends_a_round_and_not_the_mount(
     tmp_path: Path, patient_clock: trio.testing.MockClock
 ) -> None:
     """Nothing is deleted that is not written down, and the next round does it."""
     site = Site(3)
     one, objects = await with_a_segment_to_delete(site, tmp_path)
-    in_the_way = one.home.debts_path.with_name(f".{one.home.debts_path.name}.new")
-    in_the_way.mkdir()
-    with pytest.raises(ObjfsError, match="cannot be written"):
-        await one.reaper.round()
-    assert len(await there(site, objects)) == len(objects)
-    with pytest.raises(ObjfsError, match="cannot be written"):
-        await one.reaper.round()
-    in_the_way.rmdir()
+    with full_disk(one):
+        with pytest.raises(ObjfsError, match="cannot be written"):
+            await one.reaper.round()
+        assert len(await there(site, objects)) == len(objects)
+        with pytest.raises(ObjfsError, match="cannot be written"):
+            await one.reaper.round()
     await one.reaper.round()
     assert await there(site, objects) == []
     assert not read_debts(one.home)
@@ -129,11 +138,8 @@ async def test_what_could_not_be_written_down_is_not_owed(
     """The manifest may be one that a reader has pinned by the next round, and its blobs would go."""
     site = Site(3)
     one, objects = await with_a_segment_to_delete(site, tmp_path)
-    in_the_way = one.home.debts_path.with_name(f".{one.home.debts_path.name}.new")
-    in_the_way.mkdir()
-    with pytest.raises(ObjfsError, match="cannot be written"):
+    with full_disk(one), pytest.raises(ObjfsError, match="cannot be written"):
         await one.reaper.debts.owe(objects)
-    in_the_way.rmdir()
     assert not one.reaper.debts.owed
     await one.reaper.debts.pay(one.machine.buckets, one.lease)
     assert len(await there(site, objects)) == len(objects)

@@ -21,7 +21,6 @@ from objfs.volume.mend import Mender
 from objfs.volume.open import OpenOptions
 from objfs.volume.quorum import BucketSet
 from objfs.volume.rate import Rate
-from objfs.volume.table import BucketEntry
 from tests.volume.rigs import running
 from tests.volume.support import TrioClock
 from tests.volume.wards import Ward, ward
@@ -218,16 +217,9 @@ async def test_what_lacks_a_bucket_that_left_is_not_read_for_ever(
         for name in (b"one", b"two"):
             await it.write(name)
         buckets = it.rig.volume.buckets
-        entries = [entry for entry in buckets.entries if entry.slot != 1]
-        reach = {slot: bucket for slot, bucket in buckets.buckets.items() if slot != 1}
-        if stands_in:
-            late = it.cloud.memory.open("late")
-            it.cloud.names.append("late")
-            await late.put(layout.LABEL, b"label")
-            entries.append(BucketEntry(Slot(3), bytes(16), True, "late"))
-            reach[Slot(3)] = late
-        buckets.become(entries, reach)
-        it.rig.volume.store.use_buckets(reach)
+        table = buckets.entries, buckets.buckets
+        entries, reach = await it.with_a_late_one() if stands_in else table
+        it.use([one for one in entries if one.slot != 1], {slot: reach[slot] for slot in reach if slot != 1})
         with trio.move_on_after(600):
             await it.healer.run()
         before = it.reads

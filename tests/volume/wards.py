@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from objfs.backends.base import Bucket
 from objfs.backends.wrappers.faults import FailBefore, Fault, FaultyBucket
 from objfs.errors import Refused, Unreachable
 from objfs.meta.segments import FIRST
@@ -15,6 +16,7 @@ from objfs.model import Code, Segment, Slot
 from objfs.store import layout
 from objfs.volume.heal import Healer, make_healer
 from objfs.volume.local import VolumeHome
+from objfs.volume.table import BucketEntry
 from tests.volume.rigs import Cloud, Rig, running
 from tests.volume.support import TrioClock
 
@@ -49,6 +51,20 @@ class Ward:
         self.rig.create(name)
         self.rig.write(name, 0, data or random.Random(name).randbytes(200_000))
         await self.rig.drain()
+
+    async def with_a_late_one(self) -> tuple[Sequence[BucketEntry], Mapping[Slot, Bucket]]:
+        """The table of the volume and its buckets, and one more."""
+        buckets = self.rig.volume.buckets
+        self.cloud.names.append("late")
+        late = self.cloud.memory.open("late")
+        await late.put(layout.LABEL, b"label")
+        entry = BucketEntry(Slot(3), bytes(16), True, "late")
+        return [*buckets.entries, entry], {**buckets.buckets, Slot(3): late}
+
+    def use(self, entries: Sequence[BucketEntry], reach: Mapping[Slot, Bucket]) -> None:
+        """From now on the volume has this table."""
+        self.rig.volume.buckets.become(entries, reach)
+        self.rig.volume.store.use_buckets(reach)
 
     def short(self) -> list[Segment]:
         return [segment for _, segment in self.rig.table.endangered(FIRST, 1000)]
