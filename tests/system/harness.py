@@ -73,15 +73,19 @@ class Station:
     def run(
         self, *arguments: str | os.PathLike[str], code: int = 0, timeout: float = COMMAND_S
     ) -> subprocess.CompletedProcess[str]:
-        """Runs one command; raises CommandFailed with all it said when its exit code is another."""
-        done = subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            env=self.full_environment(),
-            timeout=timeout,
-        )
+        """Runs one command; raises CommandFailed with all it said when its exit code is another, or it takes
+        longer than ``timeout`` seconds."""
+        try:
+            done = subprocess.run(
+                self.command(*arguments),
+                capture_output=True,
+                text=True,
+                errors="surrogateescape",
+                env=self.full_environment(),
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise CommandFailed(f"{late}\n{self.logs()}") from late
         if done.returncode != code:
             raise CommandFailed(
                 f"objfs {' '.join(map(str, arguments))}: exit code {done.returncode}, expected {code}\n"
