@@ -1,10 +1,11 @@
 """A real Ceph object gateway on loopback, in memory: monitor, one OSD and radosgw, gone after use.
 
 Owns the processes it starts, by pid, and one temporary directory.  Needs Debian's packages
-radosgw, ceph-mon, ceph-osd and ceph-common.  The four settings that are not obvious: messages in
+radosgw, ceph-mon, ceph-osd and ceph-common.  The five settings that are not obvious: messages in
 crc mode (secure mode hangs without cephx), TCP_NODELAY for the gateway (else 40 ms per small
-GET), a short paxos interval (else the first start takes ten seconds), and a short wait before what was
-deleted is freed (else hours, and the memory is full before that).
+GET), a short paxos interval (else the first start takes ten seconds), a short wait before what was
+deleted is freed (else hours), and room for what ten minutes of load store: an OSD that is full lets every put
+wait for ever.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ mon_data_avail_warn = 2
 [osd]
 osd_data = {home}/osd
 osd_objectstore = memstore
-memstore_device_bytes = 4294967296
+memstore_device_bytes = 12884901888
 memstore_page_set = true
 osd_max_object_name_len = 460
 osd_max_object_namespace_len = 64
