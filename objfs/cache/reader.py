@@ -7,7 +7,9 @@ bytes wait for nothing but the local disk.  Knows the table only to look rows up
 
 from __future__ import annotations
 
+import errno
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import trio
@@ -25,6 +27,9 @@ from objfs.ports import ChunkTable
 log = logging.getLogger(__name__)
 
 _TRIES = 3
+
+Range = tuple[int, int]
+"""[start, end) of a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,33 +73,51 @@ class Reader:
         return self._table.chunk(chunk) or (known[0] if known is not None else None)
 
     def segment_of(self, row: Chunk) -> Segment:
-        known = self.known_rows.get(row.chunk)
-        if known is not None and known[1] is not None:
-            return known[1]
+        """Where a stored version lies: a row that is not what a cut remembers was moved since."""
         assert row.location is not None
+        known = self.known_rows.get(row.chunk)
+        if known is not None and known[1] is not None and known[0].location == row.location:
+            return known[1]
         return self._table.segment(row.location.segment)
 
     def plan(self, row: Chunk, start: int, end: int) -> list[Piece]:
         """Where the bytes come from; what no piece covers is zeros.  Raises Corrupt when a base is gone."""
-        entry = self._shelf.entries.get(row.chunk)
-        if entry is None:
-            return self._beneath(row, start, end)
-        pieces = [Piece(low, high, entry=entry) for low, high in entry.present.within(start, end)]
-        for low, high in entry.present.gaps(start, end):
-            pieces.extend(self._beneath(row, low, high))
+        pieces: list[Piece] = []
+        wanted = [(start, end)]
+        layer: Chunk | None = row
+        while layer is not None and wanted:  # one version after the other: there may be thousands
+            wanted = self._own(layer, wanted, pieces)
+            if layer.location is not None:
+                pieces += self._stored(layer, wanted)
+                break
+            wanted = [(low, min(high, layer.base_size)) for low, high in wanted if low < layer.base_size]
+            layer = self._base(layer) if wanted else None
         return pieces
 
-    def _beneath(self, row: Chunk, start: int, end: int) -> list[Piece]:
-        if row.location is not None:
-            end = min(end, row.location.size)
-            return [Piece(start, end, run=self.run(row, start, end))] if start < end else []
-        end = min(end, row.base_size)
-        if row.base is None or start >= end:
-            return []
+    def _own(self, row: Chunk, wanted: list[Range], pieces: list[Piece]) -> list[Range]:
+        """Adds what the version's own file holds; returns what it does not."""
+        entry = self._shelf.entries.get(row.chunk)
+        if entry is None:
+            return wanted
+        present = entry.present
+        for start, end in wanted:
+            pieces.extend(Piece(low, high, entry=entry) for low, high in present.within(start, end))
+        return [gap for start, end in wanted for gap in present.gaps(start, end)]
+
+    def _stored(self, row: Chunk, wanted: list[Range]) -> Iterator[Piece]:
+        assert row.location is not None
+        size = row.location.size
+        for start, end in wanted:
+            if start < size:
+                yield Piece(start, min(end, size), run=self.run(row, start, min(end, size)))
+
+    def _base(self, row: Chunk) -> Chunk | None:
+        if row.base is None:
+            return None
         base = self.row(row.base)
         if base is None:
             raise Corrupt(f"chunk {row.chunk:x} lies over chunk {row.base:x}, which is gone: run objfs fsck")
-        return self.plan(base, start, end)
+        return base
 
     def run(self, row: Chunk, start: int, end: int) -> FrameRun:
         """The frames of a stored version that hold [start, end)."""
@@ -171,6 +194,7 @@ class Reader:
                     abandon_on_cancel=True,
                     limiter=self._disk,
                 )
+                self._check_kept(piece.entry)
                 out[piece.start - offset : piece.end - offset] = data
         if runs:
             self.misses += 1
@@ -181,6 +205,11 @@ class Reader:
         else:
             self.hits += 1
         return bytes(out)
+
+    def _check_kept(self, entry: Entry) -> None:
+        """Raises OSError where another reader found the file lost: one with holes may be in its place."""
+        if self._shelf.entries.get(entry.chunk) is not entry:
+            raise OSError(errno.ESTALE, f"the cache file of chunk {entry.chunk:x} was lost meanwhile")
 
     async def read_piece(self, row: Chunk, piece: Piece) -> bytes:
         """The bytes of one piece of a plan.  Raises OSError, NotEnoughShards, BucketError, Corrupt."""

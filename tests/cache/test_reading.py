@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import trio.testing
 
 from objfs.cache.disk import version_path
 from objfs.errors import NotEnoughShards
-from objfs.model import FRAME_SIZE, Ino
+from objfs.model import FRAME_SIZE, ChunkId, Ino
 from tests.cache.rig import INO, SMALL, Rig
 
 MIB = 1 << 20
@@ -52,6 +54,36 @@ async def test_a_fetched_frame_is_kept(tmp_path: Path) -> None:
     first = await rig.read(0, 0, 4096)
     assert rig.cache.read_nowait(rig.row(), 0, 4096) == first
     assert len(rig.store.reads) == 1
+
+
+async def test_a_file_that_is_lost_under_a_slow_reader_is_not_read_anew_as_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another reader found it unreadable and fetched a frame into a new file, in which all else is a hole."""
+    content = noise(8 * FRAME_SIZE)
+    rig = await stored(tmp_path, {INO: content})
+    assert await rig.read(0, 0, len(content)) == content
+    files, first, go_on = rig.cache._files, trio.Event(), threading.Event()
+    real, token = files.read, trio.lowlevel.current_trio_token()
+
+    def read(chunk: ChunkId, offset: int, length: int) -> bytes:
+        if offset:
+            raise OSError(errno.EIO, "bad sector")
+        token.run_sync_soon(first.set)
+        go_on.wait(30)
+        return real(chunk, offset, length)
+
+    monkeypatch.setattr(files, "read_nowait", lambda *_: None)
+    monkeypatch.setattr(files, "read", read)
+    async with trio.open_nursery() as nursery:
+
+        async def slow() -> None:
+            assert await rig.read(0, 0, FRAME_SIZE) == content[:FRAME_SIZE]
+
+        nursery.start_soon(slow)
+        await first.wait()
+        assert await rig.read(0, 7 * FRAME_SIZE, FRAME_SIZE) == content[7 * FRAME_SIZE :]
+        go_on.set()
 
 
 async def test_readers_of_a_frame_share_one_request(tmp_path: Path) -> None:

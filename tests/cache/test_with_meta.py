@@ -98,3 +98,19 @@ async def test_a_version_that_is_clipped_to_nothing_is_a_hole(tmp_path: Path) ->
         await rig.cache.drain()
     assert not rig.table.dirty_ids()
     rig.meta.close()
+
+
+def pile(rig: MetaRig, count: int) -> bytes:
+    """Versions over each other, of which each shows through the next ones; what they show together."""
+    for number in range(count):
+        rig.write_now(0, 6 * number, b"%06d" % number)
+        rig.cache.freeze()
+    return b"".join(b"%06d" % number for number in range(count))
+
+
+async def test_any_number_of_versions_over_each_other_is_read(tmp_path: Path) -> None:
+    """Snapshots of a file that grows, taken while no bucket answers."""
+    rig = MetaRig(tmp_path / "cache")
+    content = pile(rig, 1200)
+    assert await rig.read(0, 0, len(content)) == content
+    rig.meta.close()

@@ -16,6 +16,7 @@ from objfs.meta.segment_usage import Usage, UsageView
 from objfs.model import ROOT, ChunkId, Code, Segment, SegmentKind, SegmentNo, Slot
 from objfs.store import layout
 from objfs.volume.compact import Terms, plan
+from tests.volume.houses import House
 from tests.volume.rigs import CHUNK, Cloud, Rig, running
 
 TERMS = Terms(below=0.5, key_id=2, target_bytes=1000)
@@ -206,11 +207,11 @@ async def test_a_snapshot_is_read_from_where_its_versions_moved(tmp_path: Path) 
         await rig.leave()
 
 
-def hang_puts(rig: Rig) -> list[Fault]:
+def hang_puts(rig: Rig, times: int | None = None) -> list[Fault]:
     faults = []
     for bucket in rig.volume.buckets.buckets.values():
         assert isinstance(bucket, FaultyBucket)
-        faults.append(bucket.add(Fault(Hang(), op="put", key="segment/")))
+        faults.append(bucket.add(Fault(Hang(), op="put", key="segment/", times=times)))
     return faults
 
 
@@ -253,6 +254,33 @@ async def test_what_is_deleted_or_shared_while_it_is_copied(tmp_path: Path) -> N
         first, second = (row.location for row in rows if row is not None)
         assert first == second != twin.location
         await rig.leave()
+
+
+async def test_a_base_that_moves_under_a_cut_is_read_where_it_lies_now(tmp_path: Path) -> None:
+    """The cut remembers the segment in which it lay, and read the new place in that one, for ever."""
+    house = await House.build(tmp_path)
+    async with running(await house.cloud.open(house.home)) as rig:
+        slow = [hang_puts(rig, times=1) for _ in range(2)]  # both hands of the uploader are full
+        for number, faults in enumerate(slow):
+            rig.create(b"slow%d" % number)
+            rig.write(b"slow%d" % number, 0, random.Random(number).randbytes(70_000))
+            with trio.fail_after(30):
+                await faults[0].reached.wait()
+        for entry in list(rig.cache._shelf._clean.values()):
+            rig.cache._shelf.drop(entry)
+        rig.write(b"f00", 10, b"changed")
+        cut = rig.cache.cut()
+        done = await rig.compactor.round(replace(rig.compactor.terms, old_keys=True, key_id=99))
+        assert done.written
+        changed = house.tree[b"f00"][:10] + b"changed" + house.tree[b"f00"][17:]
+        assert await rig.read(b"f00") == changed
+        for faults in slow:
+            go_on(faults)
+        with trio.fail_after(30):
+            await cut.placed()
+        await rig.checkpointer.flush()
+        await rig.leave()
+    assert (await house.shown())[b"f00"] == changed
 
 
 async def until_stored(rig: Rig, chunk: ChunkId) -> None:
