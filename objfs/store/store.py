@@ -117,6 +117,10 @@ class SegmentStore:
         name what fails together."""
         self._places.replace(buckets, writable, domains)
 
+    def takes_shards(self, segment: Segment) -> bool:
+        """Whether all buckets in which it lies take new shards now: one that does not is being emptied."""
+        return self._places.writable.issuperset(segment.placement)
+
     def use_code(self, code: Code) -> None:
         """The code of what is sealed from now on; what is on its way has the one before."""
         self.code = code

@@ -355,6 +355,9 @@ class Compactor:
         table = self._around.table
         now = await self._unit(list(unit.sources))
         self._around.gate.check()
+        if not self._around.store.takes_shards(segment):  # nothing may run between this and the next step
+            await self._around.store.delete_segment(segment)
+            raise StoreError("a bucket left while a shard was on its way to it; it is tried again")
         number = table.place(segment, [])
         assert number is not None
         moves = list(_moves(unit, now, number, placed))

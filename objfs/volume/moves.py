@@ -101,7 +101,8 @@ class _Segment:
             if slot in self.planner.slots:
                 continue
             heir = self.planner.heirs.get(slot)
-            target = heir if heir in self.planner.slots else self._best(shard)
+            free = heir in self.planner.slots and (shard, heir) not in self.kept
+            target = heir if free else self._best(shard)
             if target is not None:
                 self._move(shard, target)
 

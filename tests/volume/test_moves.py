@@ -125,6 +125,16 @@ def test_no_shard_goes_back_to_where_its_old_copy_waits_to_be_deleted() -> None:
     assert planner.plan(segment, [(shard, Slot(5))], level=False) == [Move(shard, Slot(6))]
 
 
+def test_nor_does_an_heir_get_it_there() -> None:
+    """The heir held it once: its old copy may be on its way out just now."""
+    code, heir = Code(1, 1), Slot(2)
+    segment = segments(code, slots(2), 1)[0]
+    shard = segment.placement.index(Slot(0))
+    planner = Planner(frozenset([Slot(1), heir, Slot(3)]), heirs={Slot(0): heir})
+    assert planner.plan(segment, level=False) == [Move(shard, heir)]
+    assert planner.plan(segment, [(shard, heir)], level=False) == [Move(shard, Slot(3))]
+
+
 def test_a_shard_that_was_never_placed_moves_as_the_others_do() -> None:
     (segment,) = segments(Code(2, 1), slots(3), 1)
     shard = segment.placement.index(Slot(1))

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 
 from objfs.backends.base import Bucket
+from objfs.backends.wrappers.faults import Fault, FaultyBucket, Hang
 from objfs.backends.wrappers.wrapper import Wrapper
 from objfs.errors import ForeignBucket, NoQuorum, NotEnoughShards, UsageError, VolumeExists
 from objfs.model import Code, Slot
@@ -93,6 +95,31 @@ async def test_a_bucket_is_replaced(tmp_path: Path, gone: bool) -> None:
     if not gone:
         with pytest.raises(ForeignBucket, match="removed from this volume"):
             await house.cloud.attach_first("b1", ["b1"])
+
+
+async def test_what_compaction_was_writing_does_not_stay_in_a_bucket_that_left(tmp_path: Path) -> None:
+    """Its row would have named a bucket that is none of the volume's, and nobody would have healed it."""
+    house = await House.build(tmp_path)
+    house.cloud.names = ["b0", "b2", NEW]
+    async with running(await house.cloud.open(house.home)) as rig:
+        leaving = rig.volume.buckets.buckets[Slot(1)]
+        assert isinstance(leaving, FaultyBucket)
+        slow = leaving.add(Fault(Hang(), op="put", key="segment/", times=1))
+        work = house.rehousing(rig)
+        async with trio.open_nursery() as nursery:
+            terms = replace(rig.compactor.terms, old_keys=True, key_id=99)
+            nursery.start_soon(rig.compactor.round, terms)
+            with trio.fail_after(30):
+                await slow.reached.wait()
+            await work.replace(house.entry(work, "b1"), await house.welcome(work, NEW))
+            assert isinstance(slow.action, Hang)
+            slow.action.release.set()
+        await rig.drain()
+        assert all(Slot(1) not in segment.placement for segment in house.segments())
+        await rig.leave()
+    for lost in house.cloud.names:
+        by = next(name for name in house.cloud.names if name != lost)
+        assert await house.shown(lost, by=by) == house.tree
 
 
 async def test_a_bucket_is_removed_and_its_slot_never_used_again(tmp_path: Path) -> None:
