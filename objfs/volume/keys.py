@@ -22,7 +22,7 @@ from objfs.store import layout
 from objfs.volume import header as headers
 from objfs.volume.header import HEADER_MAX, Secret, VolumeHeader
 from objfs.volume.quorum import STRAGGLER_S, BucketSet
-from objfs.volume.spread import refuse_changed
+from objfs.volume.spread import put_over_older, refuse_changed
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +55,14 @@ async def read_headers(buckets: Mapping[str, Bucket]) -> tuple[dict[str, bytes],
 
 
 async def write_header(buckets: BucketSet, ring: KeyRing, header: VolumeHeader) -> None:
-    """Puts a header on all buckets.  Raises NoQuorum where somebody else has rewritten it since it was read,
-    and when fewer than a majority of the voters took it: then nothing is known, and the rewrite must be
-    repeated with a higher generation."""
+    """Puts a header on all buckets but those with a newer one under a key that is not known here.  Raises
+    NoQuorum where somebody else has rewritten it since it was read, and when fewer than a majority of the
+    voters took it: then nothing is known, and the rewrite must be repeated with a higher generation."""
     await refuse_changed(buckets, ring, header.generation)
     data = headers.encode(header, ring)
 
-    async def put(_slot: BucketSlot, bucket: Bucket) -> None:
-        await bucket.put(layout.HEADER, data)
+    async def put(slot: BucketSlot, bucket: Bucket) -> None:
+        await put_over_older(bucket, buckets.name(slot), ring, header.generation, data)
 
     answers = await buckets.each(put)
     for slot, error in answers.errors.items():

@@ -35,7 +35,7 @@ from objfs.volume.mkfs import refuse_taken
 from objfs.volume.open import OpenVolume
 from objfs.volume.published import list_sequences, put, read_newest
 from objfs.volume.quorum import Answers, BucketSet
-from objfs.volume.spread import newest_here, refuse_changed
+from objfs.volume.spread import newest_here, put_over_older, refuse_changed
 from objfs.volume.table import BUCKETS_MAX, BucketEntry, data_slots, domains_of, hint
 
 log = logging.getLogger(__name__)
@@ -198,8 +198,8 @@ class Membership:
         await refuse_changed(everybody, ring, changed.generation)
         data = headers.encode(changed, ring)
 
-        async def write(_slot: Slot, bucket: Bucket) -> None:
-            await bucket.put(layout.HEADER, data)
+        async def write(slot: Slot, bucket: Bucket) -> None:
+            await put_over_older(bucket, everybody.name(slot), ring, changed.generation, data)
 
         def enough(answers: Answers[None]) -> bool:
             before, after = answers.count(old.voters), answers.count(new.voters)

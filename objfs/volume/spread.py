@@ -90,7 +90,8 @@ async def refresh_headers(buckets: BucketSet, ring: KeyRing) -> None:
 
 async def refuse_changed(buckets: BucketSet, ring: KeyRing, generation: int) -> None:
     """Raises NoQuorum where somebody has written this generation or a later one since the header was read:
-    on one bucket, where that opens with our keys; on a majority of the voters, where it does not."""
+    on one bucket, where that opens with our keys; on a majority of the voters, where it does not.  And where
+    no majority of them answers: then nobody can tell."""
 
     async def get(_slot: Slot, bucket: Bucket) -> bytes:
         return await _read(bucket)
@@ -98,8 +99,14 @@ async def refuse_changed(buckets: BucketSet, ring: KeyRing, generation: int) -> 
     def enough(answers: Answers[bytes]) -> bool:
         return answers.count(buckets.voters) >= buckets.quorum
 
+    answers = await buckets.each(get, enough=enough)
+    if not enough(answers):
+        raise NoQuorum(
+            f"the header can be read at {answers.count(buckets.voters)} of {len(buckets.voters)} voting "
+            f"buckets, {buckets.quorum} are needed; nothing was changed"
+        )
     unknown = 0
-    for slot, data in (await buckets.each(get, enough=enough)).values.items():
+    for slot, data in answers.values.items():
         clear = _parsed(data)
         if clear is None or clear.generation < generation:
             continue
@@ -131,16 +138,30 @@ async def newest_here(buckets: BucketSet, ring: KeyRing, known: VolumeHeader) ->
 async def _replace(bucket: Bucket, where: str, ring: KeyRing, generation: int, data: bytes) -> None:
     """Puts the header unless one as new stands there.  Raises NoQuorum where a newer one does, UnknownKey
     where nobody can tell."""
-    there = _header_in(await _read(bucket))
-    if there is not None and there.generation >= generation:
-        genuine = _genuine(there, ring)
-        if genuine is None:
-            raise UnknownKey(f"{where} holds a header under a key that is not known here; it is left alone")
-        if genuine and there.generation > generation:
-            raise NoQuorum(f"{where} holds a newer header (its keys were changed); try again")
-        if genuine:
-            return
+    there = await _rival(bucket, where, ring, generation)
+    if there > generation:
+        raise NoQuorum(f"{where} holds a newer header (its keys were changed); try again")
+    if not there:
+        await bucket.put(layout.HEADER, data)
+
+
+async def put_over_older(bucket: Bucket, where: str, ring: KeyRing, generation: int, data: bytes) -> None:
+    """Puts a header that nobody else has.  Raises NoQuorum where one of this generation or a later one stands
+    already, UnknownKey where nobody can tell."""
+    if await _rival(bucket, where, ring, generation):
+        raise NoQuorum(f"the header on {where} was changed by somebody else; repeat the command")
     await bucket.put(layout.HEADER, data)
+
+
+async def _rival(bucket: Bucket, where: str, ring: KeyRing, generation: int) -> int:
+    """The generation of the header there, where that is genuine and no older; else 0."""
+    there = _header_in(await _read(bucket))
+    if there is None or there.generation < generation:
+        return 0
+    genuine = _genuine(there, ring)
+    if genuine is None:
+        raise UnknownKey(f"{where} holds a header under a key that is not known here; it is left alone")
+    return there.generation if genuine else 0
 
 
 async def _read(bucket: Bucket) -> bytes:

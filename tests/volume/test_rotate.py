@@ -240,6 +240,39 @@ async def test_a_stale_header_is_not_written_over_newer_ones_that_were_silent_wh
         await cloud.open_with(home, cloud.buckets(home), secret=recovery)
 
 
+async def test_a_removed_secret_is_not_written_over_the_one_newer_header_it_reaches(
+    tmp_path: Path,
+) -> None:
+    """Two buckets answer, of which one missed the rotation: the older header may be believed, not spread."""
+    cloud, home, recovery = await made(tmp_path)
+    stale = await cloud.memory.open("b0").get(layout.HEADER)
+    await rotated(cloud, home, [PASSPHRASE], drop=True)
+    await cloud.memory.open("b0").put(layout.HEADER, stale)
+    newest = await cloud.memory.open("b1").get(layout.HEADER)
+    buckets = cloud.buckets(home)
+    for bucket in buckets.values():
+        if bucket.url == "mem://b2":
+            bucket.add(Fault(FailBefore(Unreachable)))
+    header, ring = await read_volume({bucket.url: bucket for bucket in buckets.values()}, recovery)
+    voting, _ = await identified(header, ring, buckets)
+    with pytest.raises(NoQuorum):
+        await add_slot(voting, ring, header, OTHER, TrioClock(), cost=CHEAP)
+    assert await cloud.memory.open("b1").get(layout.HEADER) == newest
+
+
+async def test_no_key_command_changes_a_header_that_a_minority_shows(tmp_path: Path) -> None:
+    cloud, home, _ = await made(tmp_path)
+    before = await cloud.memory.open("b0").get(layout.HEADER)
+    buckets = cloud.buckets(home)
+    header, ring = await read_volume({bucket.url: bucket for bucket in buckets.values()}, PASSPHRASE)
+    voting, _ = await identified(header, ring, buckets)
+    for bucket in list(buckets.values())[1:]:
+        bucket.add(Fault(FailBefore(Unreachable)))
+    with pytest.raises(NoQuorum, match="1 of 3 voting buckets, 2 are needed; nothing was changed"):
+        await add_slot(voting, ring, header, OTHER, TrioClock(), cost=CHEAP)
+    assert await cloud.memory.open("b0").get(layout.HEADER) == before
+
+
 async def generations(cloud: Cloud) -> list[int]:
     """Of the headers on all buckets."""
     return [read_clear(await cloud.memory.open(name).get(layout.HEADER)).generation for name in cloud.names]
