@@ -22,8 +22,6 @@ from objfs.store.store import SegmentStore
 from objfs.volume.fsck_map import Span
 
 T = TypeVar("T")
-DEEPEST = 64
-"""Versions that lie over each other, at most."""
 
 
 class Missing:
@@ -51,25 +49,32 @@ class Versions:
     async def read(self, chunk: ChunkId, length: int) -> tuple[bytes, Missing]:
         """The first ``length`` bytes, zeros for what is missing, and what that is."""
         out, missing = bytearray(length), Missing()
-        await self._fill(chunk, 0, length, out, missing, DEEPEST)
+        wanted: list[Span] = [(0, length)]
+        layer: ChunkId | None = chunk
+        seen: set[ChunkId] = set()
+        while layer is not None and wanted:
+            row = await thread(self._view.chunk, layer)
+            if row is None or layer in seen:  # a damaged table may lead in a circle
+                for low, high in wanted:
+                    missing.note(low, high, f"chunk {layer} is gone")
+                break
+            seen.add(layer)
+            wanted = [gap for low, high in wanted for gap in await self._fill(row, low, high, out, missing)]
+            layer = row.base
         return bytes(out), missing
 
-    async def _fill(
-        self, chunk: ChunkId, start: int, end: int, out: bytearray, missing: Missing, depth: int
-    ) -> None:
-        """Puts [start, end) of a version into ``out``."""
-        row = await thread(self._view.chunk, chunk) if depth else None
-        if row is None:
-            missing.note(start, end, f"chunk {chunk} is gone")
-        elif row.location is not None:
+    async def _fill(self, row: Chunk, start: int, end: int, out: bytearray, missing: Missing) -> list[Span]:
+        """Puts what a version holds of [start, end) into ``out``; returns what its base holds of it."""
+        if row.location is not None:
             await self._fill_stored(row, start, min(end, row.location.size), out, missing)
-        else:
-            await self._fill_dirty(row, start, end, out, missing, depth)
+            return []
+        own = await self._fill_dirty(row, start, end, out, missing)
+        return list(own.gaps(start, min(end, row.base_size)))
 
     async def _fill_dirty(
-        self, row: Chunk, start: int, end: int, out: bytearray, missing: Missing, depth: int
-    ) -> None:
-        """Its own bytes, and below them its base's."""
+        self, row: Chunk, start: int, end: int, out: bytearray, missing: Missing
+    ) -> RangeSet:
+        """Its own bytes, and which these are."""
         ranges = await thread(self._view.ranges, row.chunk)
         held = await thread(self._cache.held, row.chunk, ranges)
         for low, high in held.sound.within(start, end):
@@ -78,10 +83,7 @@ class Versions:
             missing.note(low, high, "written here, and gone from the cache's directory")
         for low, high in held.torn.within(start, end):
             missing.note(low, high, "written shortly before a power cut, and not as it was written")
-        own = RangeSet([*held.sound, *held.missing, *held.torn])
-        for low, high in own.gaps(start, min(end, row.base_size)):
-            if row.base is not None:
-                await self._fill(row.base, low, high, out, missing, depth - 1)
+        return RangeSet([*held.sound, *held.missing, *held.torn])
 
     async def _fill_stored(self, row: Chunk, start: int, end: int, out: bytearray, missing: Missing) -> None:
         """From its copy in the cache, or from the buckets."""

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from objfs.cache.offline import CacheDirectory
 from objfs.cache.recovery import boot_id
 from objfs.codec.keys import KeyRing
 from objfs.errors import ExitCode, UsageError
+from objfs.meta.view import TableView
 from objfs.model import ROOT, AttrChange, NewInode, RenameFlag
 from objfs.ports import WriteGate
 from objfs.store.store import SegmentStore
@@ -28,6 +30,8 @@ from objfs.volume.salvage import (
     finish_setting_aside,
     sources,
 )
+from objfs.volume.versions import Versions
+from tests.cache.test_with_meta import MetaRig, pile
 from tests.volume.patients import BIG, CRASHED_TREE, OVER, Patient, build, now
 from tests.volume.rigs import CHUNK, Rig, running
 from tests.volume.support import PASSPHRASE, TrioClock
@@ -247,3 +251,16 @@ def test_which_state_is_meant(tmp_path: Path) -> None:
         choose_source(home, "salvage-3")
     home.database_path.touch()
     assert choose_source(home, CURRENT).database == home.database_path
+
+
+async def test_any_number_of_versions_over_each_other_is_copied(tmp_path: Path) -> None:
+    """Only 64 of them were looked at, and the rest called gone."""
+    rig = MetaRig(tmp_path / "cache")
+    content = pile(rig, 200)
+    chunk = rig.row().chunk
+    rig.cache.close()
+    rig.meta.close()
+    with TableView(rig.path) as view:
+        versions = Versions(view, CacheDirectory(rig.directory, b"first boot"), None)
+        data, missing = await versions.read(chunk, len(content))
+    assert (data, missing.spans) == (content, [])
