@@ -180,6 +180,8 @@ class Writeback:
         row = entry.row
         if row is None or row.base is None or row.base not in self._shelf.unplaced:
             return True
+        if entry.state is State.DIRTY and self.failures:
+            return False  # frozen while nothing can be placed, it would only get another version over it
         return entry.present.covers(0, row.base_size)  # it needs nothing of what lies below
 
     def _next_time(self, now: float) -> float:

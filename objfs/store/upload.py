@@ -1,13 +1,14 @@
 """Shards to buckets: all of a segment at once, each to its slot or to one that stands in.
 
 Owns when a segment counts as stored: all its shards are settled (placed or given up) and at least
-``min_placed`` are placed.  Promises that every attempt puts the identical bytes, that a bucket
-known to be down is not waited for, and that stragglers are given up a bounded time after the
-segment became readable.  Knows neither keys nor chunks.
+``min_placed`` are placed.  Promises that every attempt puts the identical bytes, that a bucket known to be
+down is not waited for, that stragglers are given up a bounded time after the segment became readable,
+and that the shards of one that did not are taken back where that can be done.  Knows neither keys nor chunks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ from objfs.store.placement import spares
 from objfs.store.places import Places
 
 log = logging.getLogger(__name__)
+
+TAKE_BACK_S = 10.0
+"""For the shards of a segment that was not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Uploader:
         """Puts object i to slot i, all at once; returns when each is settled.
 
         Raises NotEnoughShards when fewer than ``min_placed`` are placed, ReadOnly when the gate
-        is closed.  What was placed before such a failure stays, as nobody refers to it.
+        is closed.
         """
         self._gate.check()
         upload = self._begin(uuid, objects, slots, min_placed)
@@ -100,6 +104,8 @@ class Uploader:
                 for shard in range(len(objects)):
                     nursery.start_soon(self._place_one, upload, shard)
         self._gate.check()
+        if len(upload.placed) < min_placed:
+            await self._take_back(upload)
         return self._settle(upload)
 
     def _begin(
@@ -160,6 +166,21 @@ class Uploader:
             now = trio.current_time()
             patience = max(self._settings.straggler_s, now - upload.started)
             upload.scope.deadline = now + patience
+
+    async def _take_back(self, upload: _Upload) -> None:
+        """Nobody will name this segment, and each try makes a new one: an outage would fill the buckets that
+        answer.  What cannot be deleted now is an unknown object to ``gc``."""
+
+        async def delete(shard: int) -> None:
+            bucket = self._places.bucket(upload.slots[shard])
+            if bucket is not None:
+                with contextlib.suppress(BucketError):
+                    await bucket.delete(shard_name(upload.uuid, shard))
+
+        with trio.move_on_after(TAKE_BACK_S):
+            async with trio.open_nursery() as nursery:
+                for shard in upload.placed:
+                    nursery.start_soon(delete, shard)
 
     def _settle(self, upload: _Upload) -> Placement:
         missing = frozenset(range(len(upload.objects))) - upload.placed

@@ -96,6 +96,22 @@ async def test_a_failed_upload_loses_nothing(tmp_path: Path, autojump_clock: Moc
     assert trio.current_time() > 10  # the delay grew
 
 
+async def test_an_outage_piles_up_no_versions_of_what_is_written_again_and_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Each try froze the newest one and the next write lay over it: hundreds in a night, too many to drop."""
+    rig = Rig(tmp_path / "cache")
+    rig.store.fail_writes = 1_000_000
+    async with rig.running() as cache:
+        for minute in range(120):
+            await rig.write(0, 0, b"%06d" % minute)
+            await trio.sleep(60)
+        assert len(rig.table.dirty_ids()) <= 2
+        rig.store.fail_writes = 0
+        await cache.drain()
+        assert await rig.read(0, 0, 6) == b"000119"
+
+
 async def test_a_closed_gate_uploads_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     rig = Rig(tmp_path)
     async with rig.running() as cache:

@@ -92,6 +92,17 @@ async def test_too_few_shards_is_an_error_that_names_the_buckets() -> None:
     assert volume.store.statistics().segments_failed == 1
 
 
+async def test_what_was_placed_of_a_segment_that_was_not_stored_is_taken_back() -> None:
+    """Each try has a segment of its own: hours of an outage would fill the buckets that answer."""
+    volume = Volume(Code(2, 1), 3)
+    for slot in (Slot(0), Slot(2)):
+        volume.buckets[slot].fault = lambda _operation, _key: Refused("denied")
+    for _ in range(3):
+        with pytest.raises(NotEnoughShards):
+            await volume.store.write_segment(chunks(DATA))
+    assert [bucket.objects for bucket in volume.buckets.values()] == [{}, {}, {}]
+
+
 async def test_min_placed_asks_for_more_than_k() -> None:
     volume = Volume(Code(2, 1), 3, min_placed=3)
     volume.buckets[Slot(1)].fault = lambda _operation, _key: Refused("denied")
