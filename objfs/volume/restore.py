@@ -203,8 +203,8 @@ class Restore:
                 before = part
         except StoreError as error:
             file.failure = str(error)
-        file.whole = True
         file.planned += before is not None
+        file.whole = True  # the loop looks at both, whenever it likes
         yield file if before is None else Piece(file, before)
 
     def _missing(self, file: _File) -> Iterator[Part]:
