@@ -12,10 +12,10 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from objfs.app.home import objfs_home
@@ -28,9 +28,29 @@ def home() -> Path:
     return objfs_home(os.environ)
 
 
-def say(message: str) -> None:
+def printable(text: str) -> str:
+    """What may go to a terminal: bytes that are no UTF-8, control characters, and marks that turn the
+    direction of writing are escaped, so that a name fakes no line and no colour."""
+    return _UNSAFE.sub(_escaped, text)
+
+
+_UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """A surrogate stands for a byte."""
+    return match[0].encode("unicode_escape").decode("ascii").replace("\\udc", "\\x")
+
+
+def say(line: str) -> None:
     """One line for the person, on standard error."""
-    click.echo(message, err=True)
+    click.echo(printable(line), err=True)
+
+
+def show(*lines: str) -> None:
+    """Lines of the result, for a person."""
+    for line in lines:
+        click.echo(printable(line))
 
 
 def show_json(value: Mapping[str, object] | Sequence[object]) -> None:
@@ -42,9 +62,17 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
 
 
+class _Listing(Table):
+    """Each cell is one line of text."""
+
+    def add_row(self, *cells: RenderableType | None, **how: Any) -> None:
+        """As a table does."""
+        super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **how)
+
+
 def table(*columns: str) -> Table:
     """A plain table: no frames, so that it can be cut and grepped."""
-    made = Table(box=None, pad_edge=False, show_edge=False)
+    made = _Listing(box=None, pad_edge=False, show_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
     return made

@@ -6,7 +6,7 @@ import click
 
 from objfs.app.cost import cost as cost_of
 from objfs.app.home import volume_of
-from objfs.cli.context import age, home, json_option, show_json, show_table, size, table
+from objfs.cli.context import age, home, json_option, show, show_json, show_table, size, table
 from objfs.volume.fields import Fields
 
 
@@ -23,10 +23,10 @@ def cost(volume: str, as_json: bool) -> None:
     if as_json:
         show_json(document | {"volume": found.name})
         return
-    show(Fields(document, "cost"))
+    _show(Fields(document, "cost"))
 
 
-def show(document: Fields) -> None:
+def _show(document: Fields) -> None:
     """A table, and the sum."""
     rows = table(
         "STORED", "PUTS", "GETS", "DELETES", "WRITTEN", "READ", "STORAGE", "REQUESTS", "PRICE", "URL"
@@ -43,8 +43,7 @@ def show(document: Fields) -> None:
             item.text("url", 8192),
         )
     show_table(rows)
-    for line in summary(document):
-        click.echo(line)
+    show(*summary(document))
 
 
 def summary(document: Fields) -> list[str]:

@@ -9,7 +9,7 @@ import time
 import click
 
 from objfs.app.differences import DifferenceCommands
-from objfs.cli.context import json_option, say, show_json, show_table, size, table
+from objfs.cli.context import json_option, say, show, show_json, show_table, size, table
 from objfs.cli.secret import SecretFiles, secret_options
 from objfs.cli.volume import Volume, place_and_path
 from objfs.volume.fields import JSON, Fields
@@ -101,7 +101,7 @@ def versions(words: tuple[str, ...], as_json: bool, secrets: SecretFiles) -> Non
         return
     rows = table("SNAPSHOT", "IN", "SIZE", "MODIFIED")
     for one in found:
-        name = printable(one.text("snapshot", 1024)) if one.value["snapshot"] is not None else "(now)"
+        name = one.text("snapshot", 1024) if one.value["snapshot"] is not None else "(now)"
         modified = time.strftime(
             "%Y-%m-%d %H:%M:%S", time.localtime(one.integer("mtime_ns", -(2**63)) // 10**9)
         )
@@ -130,17 +130,12 @@ def _show(found: list[Fields], *, null: bool) -> None:
         if null:
             sys.stdout.buffer.write(b"".join(os.fsencode(word) + b"\0" for word in words))
         else:
-            click.echo(_line(one, words))
+            show(_line(one, words))
     sys.stdout.buffer.flush()
 
 
 def _line(one: Fields, words: list[str]) -> str:
     slash = "/" if one.text("type") == "directory" else ""
     fields = ", ".join(str(field) for field in one.items("fields", 16))
-    names = " -> ".join(printable(word) + slash for word in words[1:])
+    names = " -> ".join(word + slash for word in words[1:])
     return f"{words[0]} {names}" + (f"  ({fields})" if fields else "")
-
-
-def printable(name: str) -> str:
-    """A name for people."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -13,7 +13,7 @@ from objfs.app.export import export as run_export
 from objfs.app.export import unpack
 from objfs.app.visit import Visitor
 from objfs.cli.bars import copying
-from objfs.cli.context import home, json_option, name_and_snapshot, notes, say, show_json
+from objfs.cli.context import home, json_option, name_and_snapshot, notes, say, show, show_json
 from objfs.cli.copied import show_failures, summary
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.errors import UsageError
@@ -76,5 +76,5 @@ def import_archive(directory: Path, archive: Path | None, as_json: bool) -> int:
         show_json(done.to_json())
         return int(done.exit_code)
     show_failures(done)
-    click.echo(summary(done, f"in {directory}"))
+    show(summary(done, f"in {directory}"))
     return int(done.exit_code)

@@ -8,7 +8,7 @@ import click
 
 from objfs.app.fsck import fsck as run_fsck
 from objfs.app.home import volume_of
-from objfs.cli.context import home, json_option, notes, show_json
+from objfs.cli.context import home, json_option, notes, show, show_json
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.fsck_report import lines
 
@@ -49,6 +49,5 @@ def fsck(
     if as_json:
         show_json(report.to_json() | {"volume": found.name, "left_out": left_out})
         return int(report.exit_code)
-    for line in lines(report, left_out):
-        click.echo(line)
+    show(*lines(report, left_out))
     return int(report.exit_code)

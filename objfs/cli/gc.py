@@ -10,7 +10,7 @@ import click
 from objfs.app.gc import Wish
 from objfs.app.gc import gc as run_gc
 from objfs.app.home import volume_of
-from objfs.cli.context import age, home, json_option, notes, show_json, size
+from objfs.cli.context import age, home, json_option, notes, show, show_json, size
 from objfs.cli.cost import amount
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.errors import ExitCode
@@ -51,7 +51,7 @@ def gc(
     if as_json:
         show_json(report | {"volume": found.name})
     else:
-        click.echo("\n".join(describe(Fields(report, "gc"))))
+        show(*describe(Fields(report, "gc")))
     return ExitCode.DEGRADED if report["silent"] else ExitCode.OK
 
 

@@ -9,7 +9,7 @@ import click
 
 from objfs.app.client import ControlClient
 from objfs.app.home import mounted_at
-from objfs.cli.context import home, json_option, show_json, show_table, size, table
+from objfs.cli.context import home, json_option, show, show_json, show_table, size, table
 from objfs.volume.fields import Fields
 
 
@@ -30,13 +30,13 @@ def info(path: Path, as_json: bool) -> None:
 
 def _show(path: str, answer: Fields) -> None:
     stored, plain = answer.integer("stored_bytes"), answer.integer("chunk_bytes")
-    click.echo(f"path        {path}")
-    click.echo(f"inode       {answer.integer('ino')}")
-    click.echo(f"size        {size(answer.integer('size'))}")
-    click.echo(f"chunks      {answer.integer('chunks')}: {answer.integer('dirty')} not yet in a segment")
+    show(f"path        {path}")
+    show(f"inode       {answer.integer('ino')}")
+    show(f"size        {size(answer.integer('size'))}")
+    show(f"chunks      {answer.integer('chunks')}: {answer.integer('dirty')} not yet in a segment")
     ratio = f", ratio {plain / stored:.2f}" if stored else ""
-    click.echo(f"stored      {size(stored)} for {size(plain)} of chunks{ratio}")
-    click.echo(f"shared      {answer.integer('shared')} chunks lie where equal ones were already")
+    show(f"stored      {size(stored)} for {size(plain)} of chunks{ratio}")
+    show(f"shared      {answer.integer('shared')} chunks lie where equal ones were already")
     segments = answer.objects("segments", 100_000)
     if not segments:
         return

@@ -12,7 +12,7 @@ import click
 from objfs.app.clock import SystemClock
 from objfs.app.gc import Wish, gc
 from objfs.app.places import OpenVolume, with_volume
-from objfs.cli.context import home, json_option, notes, say, show_json, show_table, table
+from objfs.cli.context import home, json_option, notes, say, show, show_json, show_table, table
 from objfs.cli.secret import SecretFiles, new_passphrase, read_key_file, read_secret, secret_options
 from objfs.codec.keys import Slot, new_recovery_key
 from objfs.errors import HeldElsewhere, UsageError
@@ -87,7 +87,7 @@ def add_key(
     number = with_volume(VolumeHome(home(), name), secret, job)
     say(f"slot {number} opens volume {name} now")
     if printed:
-        click.echo(printed)
+        show(printed)
 
 
 def _new_secret(name: str, passphrase: Path | None, key_file: Path | None, printed: str) -> Secret:

@@ -19,7 +19,7 @@ from objfs.cli.bucket import bucket
 from objfs.cli.bucket_change import CHANGES
 from objfs.cli.cat import cat
 from objfs.cli.clone import clone
-from objfs.cli.context import say
+from objfs.cli.context import say, show
 from objfs.cli.cost import cost
 from objfs.cli.differences import diff, versions
 from objfs.cli.differences import restore as restore_in_place
@@ -59,7 +59,7 @@ def cli() -> None:
 @cli.command()
 def version() -> None:
     """Print the version."""
-    click.echo(f"objfs {objfs.__version__}")
+    show(f"objfs {objfs.__version__}")
 
 
 _COMMANDS = (

@@ -11,7 +11,7 @@ import click
 
 from objfs.app.clock import SystemClock
 from objfs.app.places import with_urls
-from objfs.cli.context import home, parse_size, say
+from objfs.cli.context import home, parse_size, say, show
 from objfs.cli.secret import new_passphrase, read_key_file
 from objfs.errors import UsageError
 from objfs.model import Code
@@ -121,5 +121,5 @@ def _tell(name: str, made: Created) -> None:
             say(f"{probe.url}: its put-if-absent is not atomic, so it holds data and does not vote")
     if made.writes_with_losses < made.tolerance:
         say(_too_few_votes(made))
-    click.echo("Recovery key, shown only now; it opens the volume without the passphrase:")
-    click.echo(f"    {made.recovery_key}")
+    show("Recovery key, shown only now; it opens the volume without the passphrase:")
+    show(f"    {made.recovery_key}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from objfs.app.recover import Rescued, rescue
-from objfs.cli.context import home, json_option, notes, show_json, show_table, size, table
+from objfs.cli.context import home, json_option, notes, show, show_json, show_table, size, table
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.errors import UsageError
 from objfs.volume.local import VolumeHome
@@ -68,15 +68,13 @@ def _show(done: Rescued, destination: Path | None) -> None:
         rows.add_row(f"#{ino}", size(found.size(ino)), str(len(found.files[ino])), holes)
     show_table(rows)
     for uuid, why in sorted(found.unreadable.items()):
-        click.echo(f"segment {uuid.hex()} cannot be read: {why}")
+        show(f"segment {uuid.hex()} cannot be read: {why}")
     for slot, why in sorted(found.silent.items()):
-        click.echo(f"bucket {slot} was not seen: {why}")
+        show(f"bucket {slot} was not seen: {why}")
     for ino, whys in sorted(done.failures.items()):
-        click.echo(f"#{ino} is incomplete: {'; '.join(whys)}")
+        show(f"#{ino} is incomplete: {'; '.join(whys)}")
     total = sum(found.size(ino) for ino in found.files)
-    click.echo(
-        f"{len(found.files)} files, {size(total)}, from {found.seen} segments: {_what(done, destination)}"
-    )
+    show(f"{len(found.files)} files, {size(total)}, from {found.seen} segments: {_what(done, destination)}")
 
 
 def _what(done: Rescued, destination: Path | None) -> str:

@@ -10,7 +10,7 @@ import click
 from objfs.app.home import volume_of
 from objfs.app.maintain import RepairOrder, options_here
 from objfs.app.maintain import repair as run_repair
-from objfs.cli.context import home, json_option, notes, parse_size, say, show_json, size
+from objfs.cli.context import home, json_option, notes, parse_size, say, show, show_json, size
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.fields import JSON
 from objfs.volume.fsck_report import lines
@@ -53,9 +53,9 @@ def repair(
         document = report.to_json() | {"volume": found.name, "left_out": outcome.left_out}
         show_json(document | {"plan": outcome.plan})
     else:
-        click.echo("\n".join(lines(report, outcome.left_out)))
+        show(*lines(report, outcome.left_out))
         if dry_run and outcome.plan:
-            click.echo(estimate(outcome.plan))
+            show(estimate(outcome.plan))
     return int(report.exit_code)
 
 

@@ -11,7 +11,7 @@ from objfs.app.restore import RestoreOrder, look
 from objfs.app.restore import restore as run_restore
 from objfs.app.visit import Visitor
 from objfs.cli.bars import copying
-from objfs.cli.context import home, json_option, name_and_snapshot, notes, say, show_json
+from objfs.cli.context import home, json_option, name_and_snapshot, notes, say, show, show_json
 from objfs.cli.copied import show_failures, summary
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.volume.restore import RestoreOptions
@@ -65,10 +65,10 @@ def restore(
         show_json(done.to_json() | {"volume": name})
     elif not dry_run:
         show_failures(done)
-        click.echo(summary(done, f"in {destination} ({done.kept} names were there)"))
+        show(summary(done, f"in {destination} ({done.kept} names were there)"))
     return int(done.exit_code)
 
 
 def _print(path: bytes, as_json: bool) -> None:
     if not as_json:
-        click.echo(said(path))
+        show(said(path))

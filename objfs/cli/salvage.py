@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from objfs.app.salvage import salvage as run_salvage
-from objfs.cli.context import home, json_option, notes, show_json, size
+from objfs.cli.context import home, json_option, notes, show, show_json, size
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.errors import UsageError
 from objfs.volume.local import VolumeHome
@@ -48,22 +48,18 @@ def salvage(
 
 def _show(done: Salvaged, destination: Path) -> None:
     for path, nbytes in done.files:
-        click.echo(f"copied     {_printable(path)} ({size(nbytes)})")
+        show(f"copied     {path} ({size(nbytes)})")
     for path in done.others:
-        click.echo(f"made       {_printable(path)}")
+        show(f"made       {path}")
     for path, why in done.incomplete.items():
         for line in why:
-            click.echo(f"missing    {_printable(path)}: {line}")
+            show(f"missing    {path}: {line}")
     for path, reason in done.left_out.items():
-        click.echo(f"left out   {_printable(path)}: {reason}")
+        show(f"left out   {path}: {reason}")
     for remark in done.remarks:
-        click.echo(f"remark     {remark}")
+        show(f"remark     {remark}")
     whole = len(done.files) - len(done.incomplete)
-    click.echo(
+    show(
         f"{whole} files copied whole, {len(done.incomplete)} incomplete, {len(done.left_out)} left out, "
         f"from {done.source} to {destination}"
     )
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

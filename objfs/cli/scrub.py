@@ -11,7 +11,7 @@ import click
 from objfs.app.home import volume_of
 from objfs.app.maintain import options_here
 from objfs.app.maintain import scrub as run_scrub
-from objfs.cli.context import home, json_option, notes, parse_size, show_json
+from objfs.cli.context import home, json_option, notes, parse_size, show, show_json
 from objfs.cli.secret import SecretFiles, read_secret, secret_options
 from objfs.errors import UsageError
 from objfs.volume.fsck_report import lines
@@ -56,7 +56,7 @@ def scrub(
     if as_json:
         show_json(report.to_json() | {"volume": found.name, "left_out": outcome.left_out})
     else:
-        click.echo("\n".join(lines(report, outcome.left_out)))
+        show(*lines(report, outcome.left_out))
     return int(report.exit_code)
 
 

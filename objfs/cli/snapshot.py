@@ -69,8 +69,7 @@ def list_snapshots(volume: str, trash: bool, as_json: bool, secrets: SecretFiles
 
 def _row(one: Fields) -> tuple[str, str, str]:
     created = time.localtime(one.integer("created_ns") // 10**9)
-    name = one.text("name", 1024).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return name, time.strftime("%Y-%m-%d %H:%M:%S", created), size(one.integer("bytes"))
+    return one.text("name", 1024), time.strftime("%Y-%m-%d %H:%M:%S", created), size(one.integer("bytes"))
 
 
 def _held(one: Fields) -> str:

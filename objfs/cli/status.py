@@ -8,7 +8,7 @@ import click
 
 from objfs.app.client import ControlClient
 from objfs.app.home import known_volumes, volume_of
-from objfs.cli.context import age, home, json_option, show_json, show_table, size, table
+from objfs.cli.context import age, home, json_option, show, show_json, show_table, size, table
 from objfs.errors import NotMounted
 from objfs.volume.fields import JSON, Fields
 from objfs.volume.local import VolumeHome
@@ -30,7 +30,7 @@ def status(volume: str | None, as_json: bool) -> None:
     if as_json:
         show_json(document)
     else:
-        click.echo("\n".join(describe(Fields(document, "status"))))
+        show(*describe(Fields(document, "status")))
 
 
 def ask_status(volume: VolumeHome) -> dict[str, JSON]:

@@ -12,7 +12,6 @@ from objfs.app.client import ControlClient
 from objfs.app.home import mounted_at
 from objfs.app.wire import Message
 from objfs.cli.context import home, json_option, say, show_json, show_table, size, table
-from objfs.cli.differences import printable
 from objfs.cli.volume import MOST, mount_of, path_in
 from objfs.errors import UsageError
 from objfs.volume.fields import JSON, Fields
@@ -54,7 +53,7 @@ def _list(directory: Path, *, as_json: bool) -> None:
     rows = table("PATH", "SIZE", "NAMES", "AS OF", "SNAPSHOT", "")
     for one in found:
         rows.add_row(
-            printable(one.text("path", 2**20)) + ("/" if one.text("type") == "directory" else ""),
+            one.text("path", 2**20) + ("/" if one.text("type") == "directory" else ""),
             size(one.integer("size")),
             str(one.integer("names")),
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.integer("taken_ns") // 10**9)),

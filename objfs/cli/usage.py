@@ -8,7 +8,7 @@ import click
 
 from objfs.app.home import names_volume
 from objfs.app.snapshots import SnapshotCommands
-from objfs.cli.context import home, json_option, show_json, size
+from objfs.cli.context import home, json_option, show, show_json, size
 from objfs.cli.secret import SecretFiles, secret_options
 from objfs.cli.volume import Volume
 from objfs.model import ROOT
@@ -34,8 +34,7 @@ def usage(place: str, path: str, as_json: bool, secrets: SecretFiles) -> None:
     if as_json:
         show_json(answer | {"volume": volume.home.name, "path": path or place})
         return
-    for line in _lines(Fields(answer, "usage")):
-        click.echo(line)
+    show(*_lines(Fields(answer, "usage")))
 
 
 def _trash(kept: int) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from objfs.cli.context import age, name_and_snapshot, size
+from objfs.cli.context import age, name_and_snapshot, printable, say, show, show_table, size, table
 from objfs.errors import UsageError
 
 
@@ -35,3 +37,27 @@ def test_a_snapshot_stands_behind_an_at() -> None:
     assert name_and_snapshot("home@monday@noon") == ("home", b"monday@noon")
     with pytest.raises(UsageError, match="names no snapshot"):
         name_and_snapshot("home@")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain \\ é 写 👩‍👩‍👧", "plain \\ é 写 👩‍👩‍👧"),
+        ("a\nD b\t\r\x7f", "a\\nD b\\t\\r\\x7f"),
+        ("\x1b[31mred\x9b0m", "\\x1b[31mred\\x9b0m"),
+        ("\u2028\u202egpj", "\\u2028\\u202egpj"),
+        (os.fsdecode(b"\xff\xe9"), "\\xff\\xe9"),
+    ],
+)
+def test_a_name_fakes_no_line_and_no_colour(
+    name: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printable(name) == shown
+    say(name)
+    show(name, name)
+    rows = table("NAME")
+    rows.add_row(name)
+    show_table(rows)
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [shown]
+    assert [line.rstrip() for line in out.splitlines()] == [shown, shown, "NAME", shown]

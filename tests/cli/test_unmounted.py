@@ -149,6 +149,33 @@ def test_one_file_and_one_tree(house: House) -> None:
     assert json.loads(house.types("usage", "vol", "--json"))["live"] == 8
 
 
+EVIL = "fine\nD docs\x1b[31m"
+
+
+async def _named_evilly(engine: Engine) -> None:
+    await _put(engine, ROOT, EVIL.encode(), b"evil")
+    await engine.snapshots.create(EVIL.encode(), EVIL)
+
+
+def test_names_of_others_reach_the_terminal_escaped(house: House) -> None:
+    """What programs read has them as they are."""
+    house.work(_named_evilly)
+    shown = r"fine\nD docs\x1b[31m"
+    for words in (
+        ("snapshot", "diff", "vol", "good"),
+        ("snapshot", "create", "vol", f"again {EVIL}"),
+        ("snapshot", "restore", "vol", "good", "--dry-run"),
+        ("restore", "vol", "--dry-run", "out"),
+        ("snapshot", "list", "vol"),
+        ("snapshot", "prune", "vol", "--keep-last", "1", "--dry-run"),
+    ):
+        told = b"".join(house.ends(*words)).decode()
+        assert shown in told
+        assert "\x1b" not in told
+    assert f"/{EVIL}" in [one["path"] for one in house.reads("snapshot", "diff", "vol", "good")]
+    assert f"A\0/{EVIL}\0" in house.types("snapshot", "diff", "vol", "good", "-0")
+
+
 WRONG = [
     (("snapshot", "diff", "vol", "none"), ExitCode.NO_SUCH_SNAPSHOT, "there is no snapshot none"),
     (("snapshot", "restore", "vol", "none"), ExitCode.NO_SUCH_SNAPSHOT, "there is no snapshot none"),
