@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from objfs.app.client import ControlClient
-from objfs.app.mountpoint import FSTYPE, find_mount, holder_of, resolve
+from objfs.app.mountpoint import FSTYPE, find_mount, holder_of, is_dead, mounts, resolve
 from objfs.errors import HeldElsewhere, NotMounted, ObjfsError
 from objfs.volume.local import VolumeHome
 
@@ -72,19 +72,34 @@ def mounted_at(home: Path, path: Path) -> VolumeHome:
 
 
 def dead_mount(home: Path, directory: Path) -> str | None:
-    """The volume whose mount is still at exactly ``directory`` though no process of ours uses that volume."""
+    """The volume whose mount is still at exactly ``directory`` though its process died."""
     mount = find_mount(directory)
-    if mount is None or mount.fstype != FSTYPE:
+    volume = next((known for known in known_volumes(home) if mount and known.name == mount.source), None)
+    if mount is None or volume is None or mount.directory not in dead_places(volume):
         return None
-    volume = next((volume for volume in known_volumes(home) if volume.name == mount.source), None)
+    return volume.name
+
+
+def dead_places(volume: VolumeHome) -> list[Path]:
+    """Where mounts of a volume still are though their processes died."""
+    places = [mount.directory for mount in mounts() if (mount.fstype, mount.source) == (FSTYPE, volume.name)]
+    # No directory is asked while a process of ours uses the volume: one that hangs would hang us.
+    return [place for place in places if not _in_use(volume) and is_dead(place)]
+
+
+def _in_use(volume: VolumeHome) -> bool:
     try:
-        # The directory itself is not asked: a process that hangs would hang us.
-        if volume is not None:
-            volume.lock().release()
-            return volume.name
+        volume.lock().release()
     except HeldElsewhere:
-        pass
-    return None
+        return True
+    return False
+
+
+def has_changes(volume: VolumeHome) -> bool:
+    """Whether the local state of a volume may have what the buckets have not, and no process brings it."""
+    if not volume.database_path.exists() or volume.clean_path.exists() or volume.is_mirror():
+        return False
+    return not _in_use(volume)
 
 
 def directory_of(volume: VolumeHome) -> Path | None:

@@ -8,6 +8,7 @@ and an ``rsync --delete`` fails and does not empty the other side.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import stat
@@ -78,6 +79,15 @@ def holder_of(path: Path) -> Mounted | None:
     above = [mount for mount in mounts() if wanted == mount.directory or mount.directory in wanted.parents]
     deepest = max(above, key=lambda mount: len(mount.directory.parts), default=None)
     return deepest if deepest is not None and deepest.fstype == FSTYPE else None
+
+
+def is_dead(directory: Path) -> bool:
+    """Whether the mount there has lost its process; waits for as long as a process there hangs."""
+    try:
+        os.statvfs(directory)  # attributes may still be answered from the kernel's memory
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
 
 
 def prepare(directory: Path, *, make: bool) -> Path:

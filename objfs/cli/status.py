@@ -7,7 +7,7 @@ import time
 import click
 
 from objfs.app.client import ControlClient
-from objfs.app.home import known_volumes, volume_of
+from objfs.app.home import dead_places, has_changes, known_volumes, volume_of
 from objfs.cli.context import age, home, json_option, show, show_json, show_table, size, table
 from objfs.errors import NotMounted
 from objfs.volume.fields import JSON, Fields
@@ -39,14 +39,19 @@ def ask_status(volume: VolumeHome) -> dict[str, JSON]:
         with ControlClient(volume.control_path) as mount:
             return mount.ask("status")
     except NotMounted:
-        config = volume.read_config()
-        return {
-            "volume": volume.name,
-            "uuid": config.volume.hex(),
-            "state": "not mounted",
-            "directory": "",
-            "buckets": [{"url": place.url, "uuid": place.uuid.hex()} for place in config.buckets],
-        }
+        return _without_mount(volume)
+
+
+def _without_mount(volume: VolumeHome) -> dict[str, JSON]:
+    config, dead = volume.read_config(), dead_places(volume)
+    return {
+        "volume": volume.name,
+        "uuid": config.volume.hex(),
+        "state": "dead" if dead else "not mounted",
+        "directory": str(dead[0]) if dead else "",
+        "left_here": has_changes(volume),
+        "buckets": [{"url": place.url, "uuid": place.uuid.hex()} for place in config.buckets],
+    }
 
 
 def _overview(as_json: bool) -> None:
@@ -62,7 +67,7 @@ def _overview(as_json: bool) -> None:
             str(document["volume"]),
             f"{document['state']}{mode}",
             str(document["directory"]),
-            size(dirty) if isinstance(dirty, int) else "",
+            size(dirty) if isinstance(dirty, int) else "what is only here" if document["left_here"] else "",
         )
     show_table(rows)
 
@@ -70,8 +75,8 @@ def _overview(as_json: bool) -> None:
 def describe(status: Fields) -> list[str]:
     """The document for a person, one fact a line."""
     head = f"volume       {status.text('volume')} ({status.text('uuid')})"
-    if status.text("state") == "not mounted":
-        return [head, "state        not mounted on this machine"]
+    if status.has("left_here"):
+        return [head, f"state        {_state_without_mount(status)}"]
     return [
         head,
         f"state        {_state(status)}",
@@ -91,6 +96,17 @@ def describe(status: Fields) -> list[str]:
         f"event loop   {_loop(status.object('loop'))}",
         *_buckets(status),
     ]
+
+
+def _state_without_mount(status: Fields) -> str:
+    name, where = status.text("volume"), status.text("directory", 8192)
+    if where:
+        said = f"the process of the mount at {where} died: unmount it with objfs umount {where}"
+    else:
+        said = "not mounted on this machine"
+    if not status.flag("left_here"):
+        return said
+    return f"{said}; what was not uploaded is in the local state: mount {name} again to go on"
 
 
 def _state(status: Fields) -> str:

@@ -161,3 +161,30 @@ def test_on_a_dead_mount_the_messages_say_what_to_do(station: Station, directory
     assert f"mount {VOLUME} again" in said
     station.mount(VOLUME, directory)
     assert (directory / "file").read_bytes() == b"written before"
+
+
+def test_status_tells_of_a_mount_that_died_and_of_what_is_only_here(
+    station: Station, directory: Path, tmp_path: Path
+) -> None:
+    def told(of: Station) -> str:
+        return of.run("status", VOLUME).stdout.splitlines()[1].removeprefix("state").strip()
+
+    assert told(station) == "not mounted on this machine"
+    station.mount(VOLUME, directory)
+    with Station(tmp_path / "other") as other:
+        (tmp_path / "more").mkdir()
+        other.mkfs(VOLUME, urls([tmp_path / "more"]), "1+0")
+        assert told(other) == "not mounted on this machine", "though one of its name is, with another home"
+    (directory / "file").write_bytes(b"written before")
+    pid = int(station.status(directory)["pid"])
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_end(pid, 10)
+    left = f"; what was not uploaded is in the local state: mount {VOLUME} again to go on"
+    dead = f"the process of the mount at {directory} died: unmount it with objfs umount {directory}"
+    assert told(station) == dead + left
+    assert station.run("status").stdout.split("\n")[1].split()[:3] == [VOLUME, "dead", str(directory)]
+    station.run("umount", directory, code=13)
+    assert told(station) == "not mounted on this machine" + left
+    station.mount(VOLUME, directory)
+    station.umount(directory)
+    assert told(station) == "not mounted on this machine"
