@@ -64,6 +64,8 @@ def parse_text(text: str) -> BucketURL:
     if match[1].lower() == "file":
         _refuse_query(text)
         path = re.sub("^localhost/", "/", text[match.end() :])
+        if path and not path.startswith("/"):
+            raise MalformedURL(f"{text}: no other machine is asked; a directory is file:///dir or /dir")
         return _file_url(unquote(path), text)
     return _remote_url(text)
 
