@@ -17,7 +17,7 @@ from objfs.backends.base import Bucket
 from objfs.backends.compose import BucketSettings, compose
 from objfs.backends.registry import open_bucket
 from objfs.backends.wrappers.metrics import Metrics
-from objfs.errors import BadSetting, BucketError
+from objfs.errors import BadSetting, BucketError, MalformedURL
 from objfs.volume.config import BucketPlace
 from objfs.volume.settings import VolumeSettings, parse_value
 
@@ -62,14 +62,16 @@ def open_place(uuid: bytes, url: str, options: Mapping[str, str], settings: Volu
 async def opened(
     places: Iterable[BucketPlace], settings: VolumeSettings
 ) -> AsyncIterator[dict[bytes, OpenBucket]]:
-    """The buckets by uuid; closed at the end, within bounded time."""
+    """The buckets by uuid; closed at the end, within bounded time.  Raises BadSetting naming the key."""
     found: dict[bytes, OpenBucket] = {}
     try:
         for place in places:
             try:
                 found[place.uuid] = open_place(place.uuid, place.url, place.options, settings)
+            except MalformedURL as error:
+                raise BadSetting(f"volume.toml: bucket.{place.uuid.hex()}.url: {error}") from None
             except BadSetting as error:
-                raise BadSetting(f"bucket.{place.uuid.hex()}: {error}") from None
+                raise BadSetting(f"volume.toml: bucket.{place.uuid.hex()}: {error}") from None
             except BucketError as error:
                 log.error("bucket cannot be opened url=%s: %s", place.url, error)
         yield found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from objfs.backends.base import Bucket, Capabilities
-from objfs.backends.url import BucketURL, parse_text
+from objfs.backends.url import BucketURL, parse_text, scheme_of
 from objfs.errors import BadSetting, BucketError, MalformedURL
 
 __all__ = ["SCHEMES", "BucketURL", "Scheme", "capabilities", "open_bucket", "parse_url"]
@@ -75,8 +75,8 @@ SCHEMES: Mapping[str, Scheme] = {
 
 def parse_url(text: str) -> BucketURL:
     """Reads a bucket URL or a plain path; MalformedURL says which part is wrong."""
+    scheme = _scheme(scheme_of(text))  # first: what may be wrong with the rest depends on it
     url = parse_text(text)
-    scheme = _scheme(url)
     unknown = sorted(url.query.keys() - scheme.query)
     if unknown:
         known = ", ".join(sorted(scheme.query)) or "none"
@@ -92,7 +92,7 @@ def open_bucket(url: str, options: Mapping[str, str]) -> Bucket:
     library of a cloud is missing.
     """
     parsed = parse_url(url)
-    scheme = _scheme(parsed)
+    scheme = _scheme(parsed.scheme)
     unknown = sorted(options.keys() - scheme.query - scheme.options)
     if unknown:
         known = ", ".join(sorted(scheme.query | scheme.options)) or "none"
@@ -102,7 +102,7 @@ def open_bucket(url: str, options: Mapping[str, str]) -> Bucket:
 
 def capabilities(url: str) -> Capabilities:
     """What is known of this kind of bucket beforehand.  MalformedURL."""
-    return _scheme(parse_text(url)).capabilities
+    return _scheme(parse_text(url).scheme).capabilities
 
 
 def _opener(name: str, scheme: Scheme) -> _Opener:
@@ -116,11 +116,9 @@ def _opener(name: str, scheme: Scheme) -> _Opener:
         raise BucketError(what) from missing
 
 
-def _scheme(url: BucketURL) -> Scheme:
+def _scheme(name: str) -> Scheme:
     try:
-        return SCHEMES[url.scheme]
+        return SCHEMES[name]
     except KeyError:
-        known = ", ".join(f"{name}://" for name in sorted(SCHEMES))
-        raise MalformedURL(
-            f"{url.scheme}:// is not a kind of bucket that objfs knows; known: {known}"
-        ) from None
+        known = ", ".join(f"{each}://" for each in sorted(SCHEMES))
+        raise MalformedURL(f"{name}:// is not a kind of bucket that objfs knows; known: {known}") from None

@@ -52,6 +52,12 @@ class BucketURL:
         return f"{self.scheme}://{quote(self.place)}{path}{query}"
 
 
+def scheme_of(text: str) -> str:
+    """What stands before ``://``; where nothing does, ``file``."""
+    match = _SCHEME.match(text)
+    return match[1].lower() if match is not None and match[2] else "file"
+
+
 def parse_text(text: str) -> BucketURL:
     """Reads ``scheme://place/prefix?name=value`` or a plain path; MalformedURL says what is wrong."""
     if not text or "\0" in text or text != text.strip() or not _is_unicode(text):

@@ -49,6 +49,22 @@ def test_what_is_no_bandwidth_is_refused(value: str) -> None:
         open_place(b"", "mem://one-bucket", {"bandwidth": value}, VolumeSettings())
 
 
+@pytest.mark.parametrize(
+    ("url", "options", "says"),
+    [
+        ("fil:///tmp/x", {}, r"\.url: fil:// is not a kind of bucket"),
+        ("file://host/dir", {}, r"\.url: file://host/dir: "),
+        ("mem://one-bucket", {"colour": "red"}, ": mem:// buckets have no option"),
+    ],
+)
+async def test_a_mistake_in_volume_toml_is_named_with_its_key(
+    url: str, options: dict[str, str], says: str
+) -> None:
+    with pytest.raises(BadSetting, match=f"^volume.toml: bucket.{'31' * 16}{says}"):
+        async with opened([BucketPlace(b"1" * 16, url, options)], VolumeSettings()):
+            pass
+
+
 async def test_a_cloud_whose_library_is_missing_leaves_the_other_buckets(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_relative_path_is_made_absolute(text: str, tmp_path: Path, monkeypatch
         ("", "path"),
         (" s3://bucket", "path"),
         ("ftp://host/dir", "known: az://, file://, gs://, mem://, s3://"),
+        ("fil:///tmp/x", "fil:// is not a kind of bucket that objfs knows; known: az://, file://"),
         ("s3:bucket", "write s3://"),
         ("s3://", "name is missing"),
         ("s3://?secret_key=hush", "secret_key does not belong"),
