@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from objfs.app.client import ControlClient
-from objfs.app.home import dead_mount, mounted_at
+from objfs.app.home import dead_mount, dead_places, mounted_at, names_volume
 from objfs.app.mountpoint import find_mount, unmount
 from objfs.app.wire import Message
 from objfs.cli.bars import draining
@@ -17,27 +17,38 @@ from objfs.volume.local import VolumeHome
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("place", metavar="NAME_OR_DIR")
 @click.option("--no-wait", is_flag=True, help="Unmount at once; what is left drains in the background.")
 @click.option(
     "--lazy", is_flag=True, help="Unmount also while programs use it; they keep what they have open."
 )
-def umount(directory: Path, no_wait: bool, lazy: bool) -> None:
-    """Drain into the buckets and unmount DIRECTORY.
+def umount(place: str, no_wait: bool, lazy: bool) -> None:
+    """Drain into the buckets and unmount a volume, or a snapshot (NAME@SNAPSHOT), by its name or directory.
 
     Returns when everything is recoverable from the buckets and the mount's process is gone.
     """
-    try:
-        volume = mounted_at(home(), directory)
-    except NotMounted:
-        take_dead_away(directory)
-        raise
+    volume, directory = _meant(place)
     if no_wait:
         left = int(str(_ask(volume, wait=False, lazy=lazy).get("left_bytes", 0)))
         if left:
             say(f"{directory} is unmounted; {size(left)} left, draining (see objfs status {volume.name})")
     else:
         drain_and_unmount(volume, directory, lazy=lazy)
+
+
+def _meant(word: str) -> tuple[VolumeHome, Path]:
+    """The volume, and where it is mounted.  Raises NotMounted; Unclean where its process had died and the
+    mount is taken away."""
+    named = VolumeHome(home(), word) if names_volume(home(), word) else None
+    try:
+        if named is None:
+            return mounted_at(home(), Path(word)), Path(word)
+        with ControlClient(named.control_path) as mount:
+            return named, Path(str(mount.ask("ping")["directory"]))
+    except NotMounted:
+        for directory in [Path(word)] if named is None else dead_places(named):
+            take_dead_away(directory)
+        raise
 
 
 def drain_and_unmount(volume: VolumeHome, directory: Path, *, lazy: bool) -> None:

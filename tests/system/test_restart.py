@@ -183,8 +183,9 @@ def test_status_tells_of_a_mount_that_died_and_of_what_is_only_here(
     dead = f"the process of the mount at {directory} died: unmount it with objfs umount {directory}"
     assert told(station) == dead + left
     assert station.run("status").stdout.split("\n")[1].split()[:3] == [VOLUME, "dead", str(directory)]
-    station.run("umount", directory, code=13)
+    station.run("umount", VOLUME, code=13)
     assert told(station) == "not mounted on this machine" + left
     station.mount(VOLUME, directory)
-    station.umount(directory)
+    station.run("umount", VOLUME)
     assert told(station) == "not mounted on this machine"
+    assert "no mount of volume" in station.run("umount", VOLUME, code=24).stderr

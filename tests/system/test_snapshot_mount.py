@@ -80,7 +80,8 @@ def test_a_snapshot_is_mounted_beside_the_volume_and_elsewhere(station: Station,
     assert station.status(past)["read_only"] is True
     listed = json.loads(station.run("status", "--json").stdout)
     assert {found["volume"] for found in listed} == {VOLUME, f"{VOLUME}@before%20it%20all"}
-    station.umount(past)
+    station.run("umount", f"{VOLUME}@before%20it%20all")
+    assert not os.path.ismount(past)
     assert [path.name for path in station.home.iterdir()] == [VOLUME], "nothing stays of it"
     station.umount(live)
 
