@@ -14,10 +14,13 @@ import trio
 from objfs.app.control import Command, Report, send
 from objfs.app.engine import Engine
 from objfs.app.wire import Message, text
-from objfs.errors import UsageError
+from objfs.errors import NameTooLong, NotDirectory, NotFound, StaleHandle, UsageError
+from objfs.fs import Tables
 from objfs.meta.diff import Change, Difference
 from objfs.meta.versions import FileVersion, VersionsView
+from objfs.model import ROOT, Snapshot
 from objfs.volume.fields import JSON
+from objfs.volume.snapshots import shown
 
 BATCH = 2000
 """Changes in one line of progress."""
@@ -47,12 +50,28 @@ class DifferenceCommands:
             engine.table.plan_restore(since, engine.fs.settings.root, path)
         end = None if until is None else until.generation
         changes = await trio.to_thread.run_sync(self._compare, since.generation, end, path)
+        if not changes and not any(self._is_there(moment, path) for moment in (since, until)):
+            raise NotFound(f"{shown(path)} is not there, neither then nor later")
         await send(report, "items", map(_change, changes), BATCH)
         return {"count": len(changes)}
 
     def _compare(self, since: int, until: int | None, path: bytes) -> list[Change]:
         with Difference(self._engine.table.path, since, until, self._engine.fs.settings.root) as found:
             return found.changes(path)
+
+    def _is_there(self, moment: Snapshot | None, path: bytes) -> bool:
+        """At a moment; None is the present."""
+        table: Tables = self._engine.table
+        if moment is not None:
+            moments = self._engine.table.moments()
+            table = moments.moment(moments.lookup(ROOT, moment.name).ino).table
+        ino = self._engine.fs.settings.root
+        try:
+            for name in filter(None, path.split(b"/")):
+                ino = table.lookup(ino, name).ino
+        except (NotFound, NotDirectory, NameTooLong, StaleHandle):
+            return False
+        return True
 
     async def restore(self, request: Message, _report: Report) -> Message:
         self._engine.require_writing("restored")
@@ -77,7 +96,10 @@ class DifferenceCommands:
 
     def _versions(self, path: bytes) -> list[FileVersion]:
         with VersionsView(self._engine.table.path, self._engine.fs.settings.root) as view:
-            return view.versions(path)
+            found = view.versions(path)
+        if not found:
+            raise NotFound(f"{shown(path)} is not there, neither now nor in a snapshot")
+        return found
 
 
 def _bytes(request: Message, key: str) -> bytes:

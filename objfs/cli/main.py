@@ -118,16 +118,22 @@ def run(program: str, arguments: Sequence[str]) -> int:
         result = cli.main(args=list(arguments), prog_name="objfs", standalone_mode=False)
     except ObjfsError as error:
         return _fail(str(error), error.exit_code)
-    except click.UsageError as error:
-        error.show()
-        return ExitCode.USAGE
     except click.ClickException as error:
-        return _fail(error.format_message(), ExitCode.USAGE)
+        return _misused(error)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", ExitCode.FAILURE)
     except OSError as error:
         return _fail(f"{error.filename or 'input or output'}: {error.strerror}", ExitCode.FAILURE)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _misused(error: click.ClickException) -> int:
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if context is not None and message == context.get_help():
+        error.show()  # what a group says of itself where no command is named
+        return ExitCode.USAGE
+    hint = "" if context is None else f" (see {context.command_path} --help)"
+    return _fail(message.rstrip(".") + hint, ExitCode.USAGE)
 
 
 def _fail(message: str, code: int) -> int:

@@ -13,10 +13,12 @@ from objfs.app.clock import SystemClock
 from objfs.app.places import with_urls
 from objfs.cli.context import home, parse_size, say, show
 from objfs.cli.secret import new_passphrase, read_key_file
-from objfs.errors import UsageError
+from objfs.codec import check_code
+from objfs.errors import CodecError, UsageError
 from objfs.model import Code
 from objfs.store.placement import describe
 from objfs.volume.attach import Offered
+from objfs.volume.header import CHUNK_SIZE_MAX, CHUNK_SIZE_MIN
 from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import CHUNK_SIZE, Created, NewBucket, NewVolume, create_volume
 from objfs.volume.table import check_domain
@@ -56,7 +58,7 @@ def mkfs(
     wanted = parse_code(code, len(urls))
     named = [*name_domains(urls, domains), *[""] * len(witnesses)]
     require_buckets(wanted, len(urls), fewer=fewer_buckets)
-    size = parse_size(chunk_size) if chunk_size else CHUNK_SIZE
+    size = parse_chunk_size(chunk_size) if chunk_size else CHUNK_SIZE
     secret = read_key_file(key_file) if key_file else new_passphrase(name, passphrase_file)
     new = NewVolume(secret, wanted, size, os.getuid(), os.getgid())
 
@@ -77,7 +79,20 @@ def parse_code(text: str | None, buckets: int) -> Code:
     match = re.fullmatch(r"(\d{1,3})\+(\d{1,3})", text)
     if match is None:
         raise UsageError(f"code {text}: must be K+M, for example 2+1")
-    return Code(int(match[1]), int(match[2]))
+    code = Code(int(match[1]), int(match[2]))
+    try:
+        check_code(code.k, code.m)
+    except CodecError as error:
+        raise UsageError(str(error)) from None
+    return code
+
+
+def parse_chunk_size(text: str) -> int:
+    """Raises UsageError."""
+    size = parse_size(text)
+    if not CHUNK_SIZE_MIN <= size <= CHUNK_SIZE_MAX or size & (size - 1):
+        raise UsageError(f"chunk size {text}: must be a power of two from 64 KiB to 16 MiB")
+    return size
 
 
 def name_domains(urls: Sequence[str], domains: Sequence[str]) -> list[str]:

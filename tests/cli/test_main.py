@@ -20,8 +20,46 @@ def test_an_error_is_one_line_with_its_code(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_command_line_that_means_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("objfs", ["mount"]) == 2
-    assert "Missing argument" in capsys.readouterr().err
+    """One line, as all errors are."""
+    for arguments, said in (
+        (["mount"], "objfs: Missing argument 'NAME' (see objfs mount --help)\n"),
+        (["nonsense"], "objfs: No such command 'nonsense' (see objfs --help)\n"),
+        (
+            ["snapshot", "prune", "v", "--keep-last", "x"],
+            "objfs: Invalid value for '--keep-last': 'x' is not",
+        ),
+        (["gc", "v", "--old-keys"], "objfs: --old-keys goes with --run"),
+    ):
+        assert run("objfs", arguments) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(said)
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--code", "0+1"),
+        ("--code", "2+x"),
+        ("--code", "999+1"),
+        ("--chunk-size", "100KiB"),
+        ("--chunk-size", "1"),
+    ],
+)
+def test_a_value_of_an_option_that_means_nothing(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["mkfs", "v", "--bucket", str(tmp_path), "--fewer-buckets", option, value]
+    assert run("objfs", words) == 2
+    assert value.removesuffix("KiB") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", [[], ["snapshot"]])
+def test_a_group_without_a_command_shows_its_help(
+    group: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("objfs", group) == 2
+    assert capsys.readouterr().err.startswith("Usage: objfs")
 
 
 @pytest.mark.parametrize(

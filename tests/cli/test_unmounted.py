@@ -180,6 +180,9 @@ WRONG = [
     (("snapshot", "diff", "vol", "none"), ExitCode.NO_SUCH_SNAPSHOT, "there is no snapshot none"),
     (("snapshot", "restore", "vol", "none"), ExitCode.NO_SUCH_SNAPSHOT, "there is no snapshot none"),
     (("snapshot", "restore", "vol", "good", "new"), ExitCode.FAILURE, "/new is not in snapshot good"),
+    (("snapshot", "diff", "vol", "good", "none/"), ExitCode.FAILURE, "/none is not there, neither then nor"),
+    (("snapshot", "diff", "vol", "good", "docs/long/x"), ExitCode.FAILURE, "/docs/long/x is not there"),
+    (("versions", "vol", "none"), ExitCode.FAILURE, "/none is not there, neither now nor in a snapshot"),
     (("cat", "vol", "docs/long@none"), ExitCode.NO_SUCH_SNAPSHOT, "there is no snapshot none"),
     (("cat", "vol", "new@good"), ExitCode.FAILURE, "/new is not there"),
     (("cat", "vol", "docs/link@good"), ExitCode.FAILURE, "/docs/link is no regular file"),
@@ -187,6 +190,13 @@ WRONG = [
     (("usage", "vol", "none"), ExitCode.FAILURE, "/none is not there"),
     (("versions", "a", "b", "c"), ExitCode.USAGE, "give a path on a mount"),
 ]
+
+
+def test_what_did_not_change_has_no_difference(house: House) -> None:
+    assert house.types("snapshot", "diff", "vol", "good", "docs/link") == ""
+    house.types("snapshot", "create", "vol", "later")
+    assert house.types("snapshot", "diff", "vol", "good", "later", "docs/link") == ""
+    assert house.types("snapshot", "diff", "vol", "later") == ""
 
 
 def test_what_cannot_be(house: House) -> None:
