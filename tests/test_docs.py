@@ -12,6 +12,7 @@ import pytest
 
 from objfs.app.options import OPTIONS
 from objfs.cli.main import cli
+from objfs.codec.keys import MIN_SECRET
 from objfs.errors import ExitCode
 from objfs.volume.settings import SETTINGS
 
@@ -73,6 +74,10 @@ def test_every_mount_option_is_documented(option: object) -> None:
     rows = (USER / "mount.md").read_text().splitlines()
     row = next((row for row in rows if re.match(rf"\| `{name}[`=]", row)), "")
     assert meaning in row
+
+
+def test_the_shortest_key_file_is_documented() -> None:
+    assert f"| keyfile | the bytes of a file, at least {MIN_SECRET};" in (USER / "keys.md").read_text()
 
 
 HELD_BY_TESTS = ("semantics.md", "durability.md")
