@@ -83,6 +83,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("passphrase_file", Effect.OWN, "Read the passphrase from this file.", "FILE"),
     Option("key_file", Effect.OWN, "Open the volume with this key file.", "FILE"),
 )
+REFUSED: Mapping[str, str] = {
+    "auto_unmount": "refused on purpose: where a file system died its directory must not look empty"
+}
+"""Options of other file systems that people bring along, with what they are told."""
 KNOWN: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 
 
@@ -136,7 +140,7 @@ def _apply(options: MountOptions, name: str, value: str) -> MountOptions:
         return replace(options, settings={**options.settings, name: parsed})
     option = KNOWN.get(name)
     if option is None:
-        raise BadSetting(f"option {name}: objfs has no such mount option")
+        raise BadSetting(f"option {name}: {REFUSED.get(name, 'objfs has no such mount option')}")
     if bool(value) != bool(option.value):
         raise BadSetting(f"option {name}: " + (f"needs {option.value}" if option.value else "takes no value"))
     if option.effect is Effect.KERNEL:

@@ -18,6 +18,13 @@ def test_what_mount_hands_to_a_helper() -> None:
     }  # fmt: skip
 
 
+def test_what_is_refused_on_purpose_says_why() -> None:
+    with pytest.raises(BadSetting, match="option auto_unmount: refused on purpose: where a file system died"):
+        parse(["auto_unmount"])
+    with pytest.raises(BadSetting, match="option colour: objfs has no such mount option"):
+        parse(["colour"])
+
+
 def test_later_options_win() -> None:
     assert parse(["ro,dev"]).read_only
     options = parse(["ro,dev", "rw,nodev"])
