@@ -43,7 +43,7 @@ def repair(
     secret = partial(read_secret, found.name, secrets)
 
     def told(plan: Mapping[str, JSON]) -> None:
-        if not as_json:
+        if not as_json and not dry_run:  # then it is the result
             say(estimate(plan))
 
     options = options_here(take_over=take_over, force=force)
