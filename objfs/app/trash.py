@@ -36,7 +36,7 @@ class TrashCommands:
         path = os.fsencode(text(request, "path"))
         found = await self._look(lambda view, root: view.deleted(path, root))
         await send(report, "items", map(_described, found), BATCH)
-        return {"count": len(found), "days": self._engine.trash.days}
+        return {"count": len(found), "days": self._engine.trash.days, "read_only": self._engine.read_only}
 
     async def undelete(self, request: Message, _report: Report) -> Message:
         self._engine.require_writing("changed")

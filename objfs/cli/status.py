@@ -89,7 +89,7 @@ def describe(status: Fields) -> list[str]:
         *_follow(status.object("follow")),
         f"content      {status.integer('inodes')} inodes, {size(status.integer('content_bytes'))}",
         f"snapshots    {_snapshots(status.object('snapshots'))}",
-        *_trash(status.object("snapshots")),
+        *_trash(status.object("snapshots"), status.flag("read_only")),
         f"cache        {_cache(status.object('cache'))}",
         f"process      {status.integer('pid')}, {size(status.integer('memory_bytes'))} resident, "
         f"objfs {status.text('version')}",
@@ -217,13 +217,14 @@ def _snapshots(snapshots: Fields) -> str:
     return line
 
 
-def _trash(snapshots: Fields) -> list[str]:
+def _trash(snapshots: Fields, read_only: bool) -> list[str]:
+    """How long it is kept is for who writes to say."""
     count = snapshots.integer("trash") if snapshots.has("trash") else 0
     days = snapshots.integer("trash_days") if snapshots.has("trash_days") else 0
-    if not count and not days:
+    if not count and (not days or read_only):
         return []
-    kept = f"each kept {days} days" if days else "kept until emptied: trash_days is 0"
-    return [f"trash        {count} {'snapshot' if count == 1 else 'snapshots'}, {kept}"]
+    kept = f", each kept {days} days" if days else ", kept until emptied: trash_days is 0"
+    return [f"trash        {count} {'snapshot' if count == 1 else 'snapshots'}{'' if read_only else kept}"]
 
 
 def _cache(cache: Fields) -> str:

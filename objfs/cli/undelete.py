@@ -64,7 +64,7 @@ def _list(directory: Path, *, as_json: bool) -> None:
         show_table(rows)
     else:
         say("nothing in the trash here")
-    if not answer["days"]:
+    if not answer["days"] and not answer.get("read_only"):
         say("trash_days is 0: what is deleted now is not kept")
 
 

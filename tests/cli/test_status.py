@@ -83,6 +83,15 @@ def test_what_is_lost_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("days", "kept"), [(0, "kept until emptied: trash_days is 0"), (7, "each kept 7 days")]
+)
+def test_how_long_the_trash_is_kept_is_told_where_that_is_decided(days: int, kept: str) -> None:
+    snapshots: dict[str, JSON] = {"count": 0, "trash": 2, "trash_days": days}
+    assert line(replace(MOUNTED, snapshots=snapshots), "trash") == f"2 snapshots, {kept}"
+    assert line(replace(MOUNTED, snapshots=snapshots, read_only=True), "trash") == "2 snapshots"
+
+
+@pytest.mark.parametrize(
     ("healer", "said"),
     [
         ({}, "2.00 KiB (2.05 kB) in 3 segments short of shards; a mount that writes heals it"),

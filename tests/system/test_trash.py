@@ -85,3 +85,7 @@ def test_what_is_said_of_the_trash(station: Station, book: Path) -> None:
     assert "trash only" in station.run("usage", mount).stdout
     assert json.loads(station.run("snapshot", "list", mount, "--json").stdout) == []
     assert len(json.loads(station.run("snapshot", "list", mount, "--trash", "--json").stdout)) == 1
+    station.umount(mount)
+    station.mount(VOLUME, mount, "-o", "ro")
+    assert "trash_days" not in station.run("undelete", mount).stderr, "nothing is deleted on such a mount"
+    assert "trash        1 snapshot\n" in station.run("status", mount).stdout
