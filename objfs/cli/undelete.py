@@ -74,12 +74,19 @@ def _bring_back(paths: tuple[str, ...], to: str, name: str, *, as_json: bool) ->
         directory = mount_of(Path(path))
         target = path_in(str(directory), os.path.abspath(to)) if to else ""
         where = path_in(str(directory), os.path.abspath(path))
+        back = _back(path, to)
         answer = Fields(_asked(directory, "trash-undelete", path=where, to=target, name=name)[0], "undelete")
         done.append(answer.value | {"path": path})
         if not as_json:
-            say(f"{path} is back as of {answer.text('snapshot', 1024)}: {answer.integer('names')} names")
+            say(f"{back} as of {answer.text('snapshot', 1024)}: {answer.integer('names')} names")
     if as_json:
         show_json(done)
+
+
+def _back(path: str, to: str) -> str:
+    """To be asked before: DEST may be a directory afterwards because it came back as that."""
+    place = os.path.join(to, os.path.basename(os.path.abspath(path))) if os.path.isdir(to) else to
+    return f"{path} is back as {place}," if to else f"{path} is back"
 
 
 def _empty(directory: Path, *, as_json: bool) -> None:

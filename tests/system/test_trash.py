@@ -70,7 +70,8 @@ def test_a_name_that_is_taken_and_an_empty_trash(station: Station, book: Path) -
     long.write_bytes(b"another")
     refused = station.run("undelete", long, code=ExitCode.FAILURE).stderr
     assert "/book/drafts/long is there now: say with --to where this is to go" in refused
-    station.run("undelete", long, "--to", saved)
+    said = station.run("undelete", long, "--to", saved).stderr
+    assert f"{long} is back as {saved}, as of trash-" in said
     assert (long.read_bytes(), saved.read_bytes()) == (b"another", LONG)
     saved.unlink()
     assert "the trash is empty" in station.run("undelete", book, "--empty").stderr
