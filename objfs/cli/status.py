@@ -261,10 +261,16 @@ def _buckets(status: Fields) -> list[str]:
             f"{size(bucket.integer('bytes_in'))} read, {bucket.integer('errors')} errors{_kinds(bucket)}"
         )
         lines += _latency(bucket.object("latency"))
-        if bucket.text("last_error", 65536):
-            lines.append(f"             last error: {bucket.text('last_error', 65536)}")
-        lines += [f"             note: {note}" for note in bucket.items("remarks", 64)]
+        lines += [f"             {note}" for note in _notes(bucket, status.text("volume"))]
     return lines
+
+
+def _notes(bucket: Fields, volume: str) -> list[str]:
+    error = bucket.text("last_error", 65536)
+    notes = [f"last error: {error}"] if error else []
+    if bucket.text("health") == "absent":
+        notes.append(f"to be used here: objfs attach {volume.partition('@')[0]} --add --bucket URL")
+    return notes + [f"note: {note}" for note in bucket.items("remarks", 64)]
 
 
 def _kinds(bucket: Fields) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from objfs.app.status import Redundancy, Status
+from objfs.app.status import BucketStatus, Redundancy, Status
 from objfs.cli.status import describe
 from objfs.volume.fields import JSON, Fields
 
@@ -80,6 +80,15 @@ def test_what_is_lost_is_named() -> None:
     assert line(replace(MOUNTED, lost=(lost,)), "LOST") == (
         "/a/b (inode 7): 1000 bytes from 65536 on read as an error"
     )
+
+
+def test_a_bucket_without_a_url_here_is_told_with_what_gives_it_one() -> None:
+    absent = BucketStatus(3, "33" * 16, "no URL on this machine", True, "absent")
+    healthy = replace(absent, slot=2, url="file:///c", health="healthy")
+    document = Fields.parse(json.dumps(replace(MOUNTED, buckets=(healthy, absent)).to_json()).encode(), "")
+    told = describe(document)[-5:]
+    assert [text.split()[0] for text in told] == ["bucket", "0", "bucket", "0", "to"]
+    assert told[-1].strip() == "to be used here: objfs attach photos --add --bucket URL"
 
 
 @pytest.mark.parametrize(
