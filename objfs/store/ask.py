@@ -116,7 +116,7 @@ class Asker:
             return Answer(nothing(ask.layout, ask.shard, ask.first, ask.last))
         bucket = self._places.bucket(ask.slot)
         if bucket is None:
-            return failed(ask, "bucket not attached")
+            return failed(ask, "this machine has no URL for the bucket: see objfs attach --add")
         if ask.shard in ask.segment.missing and not (ask.insist and not ask.segment.nowhere):
             # Who names the segment may be older than its repair: the bucket is asked where nothing else is
             # left.

@@ -209,10 +209,9 @@ class Scrub:
             for shard, size in sorted(shards.items()):
                 if shard < segment.code.n and segment.placement[shard] == slot:
                     continue
-                kind = "copy" if shard < segment.code.n and size == right.object_size(shard) else "object"
-                what = (
-                    f"a {kind} of {size} bytes that the volume does not place there: left of an older place"
-                )
+                copy = shard < segment.code.n and size == right.object_size(shard)
+                kind = "a copy" if copy else "an object"
+                what = f"{kind} of {size} bytes that the volume does not place there: left of an older place"
                 name = layout.shard_name(segment.uuid, shard)
                 self._report.add("stray", Grade.REMARK, name, what, bucket=self._subject.name(slot))
 
