@@ -84,7 +84,9 @@ def dead_places(volume: VolumeHome) -> list[Path]:
     """Where mounts of a volume still are though their processes died."""
     places = [mount.directory for mount in mounts() if (mount.fstype, mount.source) == (FSTYPE, volume.name)]
     # No directory is asked while a process of ours uses the volume: one that hangs would hang us.
-    return [place for place in places if not _in_use(volume) and is_dead(place)]
+    if not places or _in_use(volume):
+        return []
+    return [place for place in places if is_dead(place)]
 
 
 def _in_use(volume: VolumeHome) -> bool:

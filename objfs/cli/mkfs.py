@@ -18,7 +18,7 @@ from objfs.errors import CodecError, UsageError
 from objfs.model import Code
 from objfs.store.placement import describe
 from objfs.volume.attach import Offered
-from objfs.volume.header import CHUNK_SIZE_MAX, CHUNK_SIZE_MIN
+from objfs.volume.header import is_chunk_size
 from objfs.volume.local import VolumeHome
 from objfs.volume.mkfs import CHUNK_SIZE, Created, NewBucket, NewVolume, create_volume
 from objfs.volume.table import check_domain
@@ -90,7 +90,7 @@ def parse_code(text: str | None, buckets: int) -> Code:
 def parse_chunk_size(text: str) -> int:
     """Raises UsageError."""
     size = parse_size(text)
-    if not CHUNK_SIZE_MIN <= size <= CHUNK_SIZE_MAX or size & (size - 1):
+    if not is_chunk_size(size):
         raise UsageError(f"chunk size {text}: must be a power of two from 64 KiB to 16 MiB")
     return size
 

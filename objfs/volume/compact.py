@@ -15,7 +15,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import trio
 
@@ -309,13 +309,17 @@ class Compactor:
         segment, placed = await around.store.write_segment(items)
         # A volume of a weaker code than before asks for no more than that one bears.
         if spare(segment) < min(unit.spare, around.store.code.m):
-            await around.store.delete_segment(segment)
-            raise StoreError("a bucket did not take its shard of what was compacted; it is tried again")
+            await self._give_up(segment, "a bucket did not take its shard of what was compacted")
         await self._move(unit, segment, placed)
         emptied = around.reaper.condemn_emptied(unit.sources)
         log.debug("segments compacted sources=%d into=%s", len(numbers), segment.uuid.hex())
         before = sum(one.length for one in unit.sources.values())
         return Compacted(emptied, 1, before, segment.length)
+
+    async def _give_up(self, segment: Segment, why: str) -> NoReturn:
+        """Nothing refers to it yet.  Raises StoreError."""
+        await self._around.store.delete_segment(segment)
+        raise StoreError(f"{why}; it is tried again")
 
     async def _unit(self, numbers: Sequence[SegmentNo]) -> _Unit:
         unit = _Unit({number: self._around.table.segment(number) for number in numbers})
@@ -356,8 +360,7 @@ class Compactor:
         now = await self._unit(list(unit.sources))
         self._around.gate.check()
         if not self._around.store.takes_shards(segment):  # nothing may run between this and the next step
-            await self._around.store.delete_segment(segment)
-            raise StoreError("a bucket left while a shard was on its way to it; it is tried again")
+            await self._give_up(segment, "a bucket left while a shard was on its way to it")
         number = table.place(segment, [])
         assert number is not None
         moves = list(_moves(unit, now, number, placed))

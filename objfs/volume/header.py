@@ -46,6 +46,11 @@ HEADER_MAX = 4 * 1024 * 1024
 """A header longer than this, in bytes, is refused unread."""
 
 
+def is_chunk_size(size: int) -> bool:
+    """Whether a volume may have chunks of so many bytes: a power of two from 64 KiB to 16 MiB."""
+    return CHUNK_SIZE_MIN <= size <= CHUNK_SIZE_MAX and not size & (size - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """What a person or a key file gave to open a volume."""

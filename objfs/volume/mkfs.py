@@ -40,7 +40,7 @@ from objfs.volume.config import BucketPlace, VolumeConfig
 from objfs.volume.epochs import Holder
 from objfs.volume.features import Features
 from objfs.volume.fields import JSON
-from objfs.volume.header import CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Secret, VolumeHeader
+from objfs.volume.header import Secret, VolumeHeader, is_chunk_size
 from objfs.volume.label import Label
 from objfs.volume.lease import Claim, Lease, acquire
 from objfs.volume.local import VolumeHome
@@ -134,7 +134,7 @@ def _remove_directory(home: VolumeHome) -> None:
 def _check(buckets: Sequence[NewBucket], new: NewVolume) -> None:
     check_code(new.code.k, new.code.m)
     size = new.chunk_size
-    if not CHUNK_SIZE_MIN <= size <= CHUNK_SIZE_MAX or size & (size - 1):
+    if not is_chunk_size(size):
         raise BadSetting(f"chunk size {size}: must be a power of two from 64 KiB to 16 MiB")
     if len({item.bucket.url for item in buckets}) < len(buckets):
         raise UsageError("the same bucket is given twice")

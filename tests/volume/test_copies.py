@@ -25,6 +25,14 @@ async def write_some(it: Ward, *names: bytes) -> None:
         await it.write(name)
 
 
+async def passed_over(tmp_path: Path) -> Ward:
+    """A mount that has ended, and whose first bucket lacks two manifests."""
+    async with ward(tmp_path) as it:
+        it.away(0)
+        await write_some(it, b"one", b"two")
+    return it
+
+
 async def test_a_bucket_that_was_away_gets_all_kept_manifests(tmp_path: Path) -> None:
     """Not the newest alone: the older ones can be lost with the buckets that have them, too."""
     async with ward(tmp_path) as it:
@@ -91,11 +99,8 @@ async def test_a_bucket_that_was_looked_at_while_too_few_answered_is_looked_at_a
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """It lacked nothing that the others could have shown."""
-    async with ward(tmp_path) as it:
-        cloud, home = it.cloud, it.rig.volume.home
-        it.away(0)
-        await write_some(it, b"one", b"two")
-    async with mounted(cloud, home) as it:
+    before = await passed_over(tmp_path)
+    async with mounted(before.cloud, before.rig.volume.home) as it:
         away = it.away(1, 2)
         await it.healer.round()
         it.back(away)
@@ -289,12 +294,9 @@ async def test_a_bucket_that_takes_no_shards_still_tells_its_manifests(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Their pauses fell into one another: whenever one of both was looked at, the other rested."""
-    async with ward(tmp_path) as it:
-        cloud, home = it.cloud, it.rig.volume.home
-        it.away(0)
-        await write_some(it, b"one", b"two")
-    lost = await it.manifests(1) - await it.manifests(0)
-    async with mounted(cloud, home) as it:
+    before = await passed_over(tmp_path)
+    lost = await before.manifests(1) - await before.manifests(0)
+    async with mounted(before.cloud, before.rig.volume.home) as it:
         away = it.away(1)
         it.away(2)
         with trio.move_on_after(12):
