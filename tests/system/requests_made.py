@@ -81,13 +81,13 @@ class Bench:
 
 
 @contextmanager
-def bench(root: Path) -> Iterator[Bench]:
+def bench(root: Path, *options: str) -> Iterator[Bench]:
     places = [root / "buckets" / name for name in "abc"]
     for place in places:
         place.mkdir(parents=True)
     with Station(root / "machine") as station:
         station.mkfs(VOLUME, urls(places))
-        station.mount(VOLUME, root / "mnt")
+        station.mount(VOLUME, root / "mnt", *options)
         yield Bench(station, places, root / "mnt")
 
 
