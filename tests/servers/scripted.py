@@ -20,7 +20,7 @@ HANG_UP: Answer = (0, {}, b"")
 """The connection ends without an answer, as it does where the script has no more."""
 
 PLAIN = {"Connection": "close"}
-"""Said with every answer: a client that is not told keeps the connection, and its next request may get lost in it."""
+"""Said with every answer: a client that is not told keeps the connection, and may send into its end."""
 
 
 @dataclass
