@@ -2,7 +2,8 @@
 
 Owns the order (by uuid), which segments there are (those of the table that chunks lie in, and the blobs of
 manifests), and what is left over: objects that nothing names.  Lists buckets in parts, so that memory stays
-small.  Promises that beside a running mount a difference is believed only after the row was read again.
+small.  Promises that beside a running mount a difference is believed only after the row was read again, and
+that a bucket which is listed counts as one that answers.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Survey:
         self.total_bytes += sum(_size(blob.segment) for blob in self._blobs.values())
         for prefix, uuids in parts((*self._rows, *self._blobs)).items():
             part = await self._listing.part(prefix)
+            self._tell_health()
             say_foreign(self._report, part)
             for uuid in uuids:
                 places = part.places.pop(uuid, {})
@@ -79,6 +81,11 @@ class Survey:
             self._unknown |= {uuid: total_bytes(places) for uuid, places in part.places.items()}
         say_silent(self._report, self._listing, self._subject.name, "bring it back and look again")
         await self._settle_unknown()
+
+    def _tell_health(self) -> None:
+        """A bucket that was just listed answers: what it lacks need not wait for the end of its pause."""
+        for slot in self.seen:
+            self._subject.store.health.succeeded(slot)
 
     async def row(self, number: SegmentNo) -> SegmentRow | None:
         """The row of a segment in use as it is now."""

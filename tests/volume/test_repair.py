@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from objfs.backends.base import Bucket
 from objfs.backends.wrappers.faults import Fault, FaultyBucket, Hang
-from objfs.errors import ExitCode
-from objfs.model import Segment
+from objfs.errors import ExitCode, Unreachable
+from objfs.model import Segment, Slot
 from objfs.store import layout
 from objfs.volume.fsck import FsckOptions
 from objfs.volume.fsck_report import Report
@@ -18,11 +20,16 @@ from tests.volume.support import PASSPHRASE, TrioClock
 
 
 async def repair(
-    patient: Patient, *, dry: bool = False, buckets: dict[bytes, FaultyBucket] | None = None
+    patient: Patient,
+    *,
+    dry: bool = False,
+    buckets: dict[bytes, FaultyBucket] | None = None,
+    before: Callable[[Ground], None] = lambda _ground: None,
 ) -> tuple[Report, Plan]:
     plans: list[Plan] = []
 
     async def work(ground: Ground) -> None:
+        before(ground)
         plans.append(await make_plan(ground.subject, ground.survey))
         if ground.mender is None:
             say(ground.subject, ground.report, plans[0], {})
@@ -64,6 +71,20 @@ async def test_a_bucket_that_was_emptied_gets_everything_back(patient: Patient) 
     for slot in (0, 2):
         patient.silent = frozenset({f"b{slot}"})
         assert await patient.tree(await patient.fresh()) == CLEAN_TREE
+
+
+async def test_a_bucket_that_was_down_a_moment_ago_is_put_to_as_it_answers(patient: Patient) -> None:
+    """A mount that runs asks it again after a pause; who repairs need not wait for that."""
+
+    def down(ground: Ground) -> None:
+        health = ground.subject.store.health
+        while not health.down(Slot(1)):
+            health.failed(Slot(1), Unreachable("no answer"))
+
+    held = await empty(patient, 1)
+    report, _ = await repair(patient, before=down)
+    assert report.exit_code is ExitCode.DAMAGE_HEALED, "\n".join(one.line for one in report.findings)
+    assert {*held} <= await shards_of(patient, 1)
 
 
 async def test_a_dry_run_says_what_it_would_cost_and_moves_nothing(patient: Patient) -> None:
