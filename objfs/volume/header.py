@@ -186,7 +186,7 @@ def decode(clear: ClearHeader, ring: KeyRing) -> VolumeHeader:
     code = fields.integers("code", 2, 0, 255)
     chunk_size = fields.integer("chunk_size", CHUNK_SIZE_MIN, CHUNK_SIZE_MAX)
     buckets = tuple(BucketEntry.from_json(item) for item in fields.objects("buckets", BUCKETS_MAX))
-    if len(code) != 2 or code[0] < 1 or chunk_size & (chunk_size - 1):
+    if len(code) != 2 or code[0] < 1 or not is_chunk_size(chunk_size):
         raise Corrupt("header: its code or chunk size means nothing")
     if len({entry.slot for entry in buckets}) != len(buckets) or not buckets:
         raise Corrupt("header: its bucket table is empty or names a slot twice")
