@@ -19,9 +19,6 @@ Answer: TypeAlias = tuple[int, dict[str, str], bytes]
 HANG_UP: Answer = (0, {}, b"")
 """The connection ends without an answer, as it does where the script has no more."""
 
-PLAIN = {"Connection": "close"}
-"""Said with every answer: a client that is not told keeps the connection, and may send into its end."""
-
 
 @dataclass
 class Scripted:
@@ -48,7 +45,8 @@ def scripted() -> Iterator[Scripted]:
             if not status:
                 return
             self.send_response(status)
-            for name, value in {**PLAIN, "Content-Length": str(len(body)), **headers}.items():
+            self.send_header("Connection", "close")  # who is not told keeps it, and may send into its end
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":

@@ -205,5 +205,23 @@ def stored_bytes(places: Iterable[Path]) -> int:
     return sum(path.stat().st_size for place in places for path in place.glob("segment/*/*"))
 
 
+@contextlib.contextmanager
+def away(places: Iterable[Path]) -> Iterator[None]:
+    """The buckets are somewhere else meanwhile."""
+    moved = {place: place.with_suffix(".away") for place in places}
+    for place, aside in moved.items():
+        place.rename(aside)
+    try:
+        yield
+    finally:
+        for place, aside in moved.items():
+            aside.rename(place)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """What its files have in them, by name."""
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
 def urls(places: Sequence[Path]) -> list[str]:
     return [f"file://{place}" for place in places]

@@ -41,7 +41,7 @@ from objfs.volume.header import Secret
 from objfs.volume.local import VolumeHome
 from objfs.volume.open import OpenOptions, open_volume
 from tests.console import say
-from tests.system.harness import PASSPHRASE, VOLUME, Station, local_buckets, urls, wait_for_end
+from tests.system.harness import PASSPHRASE, VOLUME, Station, contents, local_buckets, urls, wait_for_end
 from tests.volume.support import TrioClock
 
 CODE = "4+2"
@@ -254,7 +254,7 @@ class Move:
         with Station(self._root / "second") as second:
             second.attach(VOLUME, urls([*self._there(), self._new]))
             second.mount(VOLUME, mount, "--read-only")
-            found = {path.name: path.read_bytes() for path in mount.iterdir()}
+            found = contents(mount)
             second.umount(mount)
         wrong = [name for name, data in self._files.items() if found.get(name) != data]
         wrong += sorted(found.keys() - self._files.keys() - self._uncertain)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.system.harness import Station, urls
+from tests.system.harness import Station, local_buckets, urls
 
 VOLUME = "counted"
 PAGE = 4096
@@ -82,9 +82,7 @@ class Bench:
 
 @contextmanager
 def bench(root: Path, *options: str) -> Iterator[Bench]:
-    places = [root / "buckets" / name for name in "abc"]
-    for place in places:
-        place.mkdir(parents=True)
+    places = local_buckets(root, 3)
     with Station(root / "machine") as station:
         station.mkfs(VOLUME, urls(places))
         station.mount(VOLUME, root / "mnt", *options)

@@ -27,7 +27,7 @@ import boto3
 
 from tests.console import say
 from tests.system import tree
-from tests.system.harness import Station, urls
+from tests.system.harness import Station, away, urls
 
 VOLUME = "trip"
 SEGMENT = "segment"
@@ -90,9 +90,7 @@ def bucket_away(trip: Trip) -> None:
     """One bucket is moved away: a cold comparison is clean, writing goes on, status is honest."""
     trip.station.umount(trip.target)
     config = (trip.station.home / VOLUME / "volume.toml").read_bytes()
-    away = trip.places[1].with_name("away")
-    trip.places[1].rename(away)
-    try:
+    with away([trip.places[1]]):
         _forget_all_but(trip, config)
         trip.station.mount(VOLUME, trip.target)
         trip.require_equal("with a bucket away")
@@ -104,8 +102,6 @@ def bucket_away(trip: Trip) -> None:
         assert "no further loss is covered" in redundancy["sentence"], redundancy
         trip.restore_equality()
         trip.station.umount(trip.target)
-    finally:
-        away.rename(trip.places[1])
     trip.station.mount(VOLUME, trip.target)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import VOLUME, Station, have_fuse
+from tests.system.harness import VOLUME, Station, away, have_fuse
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
 
@@ -35,14 +35,11 @@ def test_writing_into_a_full_cache_ends_in_time_while_all_buckets_are_away(
     station.mount(VOLUME, directory, "-o", "cache_size=16MiB,full_timeout=2")
     (directory / "before").write_bytes(b"kept")
     station.run("flush", directory)
-    for place in places:
-        place.rename(place.with_suffix(".away"))
-    with pytest.raises(OSError, match="No space") as caught:
-        (directory / "file").write_bytes(os.urandom(40_000_000))
-    assert caught.value.errno == errno.ENOSPC
-    (directory / "file").unlink()
-    for place in places:
-        place.with_suffix(".away").rename(place)
+    with away(places):
+        with pytest.raises(OSError, match="No space") as caught:
+            (directory / "file").write_bytes(os.urandom(40_000_000))
+        assert caught.value.errno == errno.ENOSPC
+        (directory / "file").unlink()
     station.umount(directory)
     station.mount(VOLUME, directory)
     assert [path.name for path in directory.iterdir()] == ["before"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from objfs.errors import ExitCode
-from tests.system.harness import VOLUME, Station, have_fuse, urls
+from tests.system.harness import VOLUME, Station, contents, have_fuse, urls
 
 needs_fuse = pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")
 
@@ -38,10 +38,6 @@ class Writing(threading.Thread):
         return self.written
 
 
-def read(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 @pytest.mark.mount
 @needs_fuse
 def test_a_lost_bucket_is_replaced_under_load(station: Station, places: list[Path], tmp_path: Path) -> None:
@@ -66,7 +62,7 @@ def test_a_lost_bucket_is_replaced_under_load(station: Station, places: list[Pat
     assert done["buckets"] == 3
     assert done["rebuilt"] >= dry["shards"] - 2
     assert written
-    assert read(mount) == before | written
+    assert contents(mount) == before | written
     status = station.status(mount)
     assert [bucket["slot"] for bucket in status["buckets"]] == [0, 2, 3]
     assert "survives the loss of any one of 3 buckets" in status["redundancy"]["sentence"]
@@ -76,7 +72,7 @@ def test_a_lost_bucket_is_replaced_under_load(station: Station, places: list[Pat
     with Station(tmp_path / "elsewhere") as other:
         other.attach(VOLUME, urls([places[2]]))  # it knows of the new one
         other.mount(VOLUME, tmp_path / "again", "--read-only")
-        assert read(tmp_path / "again") == before | written
+        assert contents(tmp_path / "again") == before | written
 
 
 def test_a_volume_without_a_mount(station: Station, places: list[Path], tmp_path: Path) -> None:

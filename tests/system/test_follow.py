@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import VOLUME, Station, have_fuse, local_buckets, urls
+from tests.system.harness import VOLUME, Station, away, have_fuse, local_buckets, urls
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
 
@@ -133,14 +133,9 @@ def test_status_says_that_it_follows_and_what_fails(both: Pair) -> None:
     assert (status["read_only"], status["follow"]["last_error"]) == (True, "")
     assert "following    looked" in both.reader.run("status", VOLUME).stdout
     places = [Path(bucket["url"].removeprefix("file://")) for bucket in status["buckets"]]
-    for place in places:
-        place.rename(place.with_suffix(".away"))
-    try:
+    with away(places):
         both.reader.run("flush", both.shown, code=15)
         assert "the last look failed" in both.reader.run("status", VOLUME).stdout
-    finally:
-        for place in places:
-            place.with_suffix(".away").rename(place)
     both.go_on()
     assert both.reader.status(both.shown)["follow"]["last_error"] == ""
 

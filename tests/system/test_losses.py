@@ -6,33 +6,17 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.system.harness import VOLUME, Station, have_fuse, local_buckets, stored_bytes, urls
+from tests.system.harness import VOLUME, Station, away, contents, have_fuse, local_buckets, stored_bytes, urls
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
 
 LOSSES = ((0, 3), (1, 5))
 ONE_MORE = (0, 2, 4)
-
-
-@contextlib.contextmanager
-def away(places: Sequence[Path]) -> Iterator[None]:
-    """The buckets are somewhere else meanwhile."""
-    for place in places:
-        place.rename(place.with_name(f"away {place.name}"))
-    try:
-        yield
-    finally:
-        for place in places:
-            place.with_name(f"away {place.name}").rename(place)
-
-
-def read(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def write(directory: Path, name: str) -> dict[str, bytes]:
@@ -51,7 +35,7 @@ def test_any_two_of_six_may_be_lost_and_then_two_others(tmp_path: Path) -> None:
         for number, lost in enumerate(LOSSES):
             with away([places[slot] for slot in lost]):
                 station.drop_cache(VOLUME, mount)
-                assert read(mount) == tree
+                assert contents(mount) == tree
                 tree |= write(mount, f"without {number}")
                 station.run("flush", mount)
             station.run("repair", VOLUME)
@@ -61,7 +45,7 @@ def test_any_two_of_six_may_be_lost_and_then_two_others(tmp_path: Path) -> None:
         deadline = time.monotonic() + 240  # the health board asks a bucket that is down after a pause
         while True:
             with contextlib.suppress(OSError):
-                assert read(mount) == tree
+                assert contents(mount) == tree
                 break
             assert time.monotonic() < deadline, station.logs()
         station.umount(mount)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import REPOSITORY, VOLUME, Station, have_fuse, urls, wait_for_end
+from tests.system.harness import REPOSITORY, VOLUME, Station, away, have_fuse, urls, wait_for_end
 
 pytestmark = [pytest.mark.mount, pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")]
 
@@ -365,18 +365,15 @@ def test_unmounted_it_waits_for_buckets_and_says_what_is_left(
     station: Station, directory: Path, places: list[Path]
 ) -> None:
     station.mount(VOLUME, directory)
-    for place in places[:2]:
-        place.rename(place.with_suffix(".away"))
-    (directory / "file").write_bytes(os.urandom(5_000_000))
-    said = station.run("umount", directory, "--no-wait").stderr
-    assert "draining" in said
-    status = station.status(VOLUME)
-    assert status["state"] == "unmounted"
-    assert status["dirty_bytes"] >= 5_000_000
-    assert "unmounted from" in station.run("status", VOLUME).stdout
-    pid = int(status["pid"])
-    for place in places[:2]:
-        place.with_suffix(".away").rename(place)
+    with away(places[:2]):
+        (directory / "file").write_bytes(os.urandom(5_000_000))
+        said = station.run("umount", directory, "--no-wait").stderr
+        assert "draining" in said
+        status = station.status(VOLUME)
+        assert status["state"] == "unmounted"
+        assert status["dirty_bytes"] >= 5_000_000
+        assert "unmounted from" in station.run("status", VOLUME).stdout
+        pid = int(status["pid"])
     assert wait_for_end(pid, 90)
     station.mount(VOLUME, directory)
     assert (directory / "file").stat().st_size == 5_000_000
@@ -420,16 +417,13 @@ def test_a_second_signal_stops_at_once_and_loses_nothing(
     station: Station, directory: Path, places: list[Path]
 ) -> None:
     station.mount(VOLUME, directory)
-    for place in places:
-        place.rename(place.with_suffix(".away"))
-    (directory / "file").write_bytes(b"kept" * 500_000)
-    pid = pid_of(station, directory)
-    os.kill(pid, signal.SIGTERM)
-    assert not wait_for_end(pid, 2)
-    os.kill(pid, signal.SIGTERM)
-    assert wait_for_end(pid, 30)
-    for place in places:
-        place.with_suffix(".away").rename(place)
+    with away(places):
+        (directory / "file").write_bytes(b"kept" * 500_000)
+        pid = pid_of(station, directory)
+        os.kill(pid, signal.SIGTERM)
+        assert not wait_for_end(pid, 2)
+        os.kill(pid, signal.SIGTERM)
+        assert wait_for_end(pid, 30)
     station.mount(VOLUME, directory)
     assert (directory / "file").read_bytes() == b"kept" * 500_000
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from objfs.errors import ExitCode
-from tests.system.harness import VOLUME, Station, have_fuse, local_buckets, urls
-from tests.system.test_buckets import Writing, read
+from tests.system.harness import VOLUME, Station, contents, have_fuse, local_buckets, urls
+from tests.system.test_buckets import Writing
 
 needs_fuse = pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")
 
@@ -50,7 +50,7 @@ def test_a_mount_gets_a_wider_code_under_load(tmp_path: Path) -> None:
         status = station.status(mount)
         assert status["recode"] == {}
         assert "survives the loss of any two of 6 buckets" in status["redundancy"]["sentence"]
-        assert read(mount) == before | written
+        assert contents(mount) == before | written
         assert (mount / ".snapshots" / "s" / "b0").read_bytes() == before["b0"]
         station.umount(mount)
         station.run("fsck", VOLUME, "--data")
@@ -59,7 +59,7 @@ def test_a_mount_gets_a_wider_code_under_load(tmp_path: Path) -> None:
         with Station(tmp_path / "elsewhere") as other:
             other.attach(VOLUME, urls(places[2:]))
             other.mount(VOLUME, tmp_path / "again", "--read-only")
-            assert read(tmp_path / "again") == before | written
+            assert contents(tmp_path / "again") == before | written
 
 
 def test_a_volume_without_a_mount(station: Station, places: list[Path]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from objfs.errors import ExitCode
-from tests.system.harness import VOLUME, Station, have_fuse
+from tests.system.harness import VOLUME, Station, away, have_fuse
 
 needs_fuse = pytest.mark.skipif(not have_fuse(), reason="no usable /dev/fuse")
 CONTENT = os.urandom(3 << 20)
@@ -68,14 +68,12 @@ def test_what_was_written_without_a_bucket_is_healed_by_the_mount(
     station: Station, places: list[Path], directory: Path
 ) -> None:
     station.mount(VOLUME, directory)
-    away = places[1].with_name("away")
-    places[1].rename(away)
-    (directory / "file").write_bytes(CONTENT)
-    station.run("flush", VOLUME)
-    status = json.loads(station.run("status", VOLUME, "--json").stdout)
-    assert status["at_risk"]["bytes"] >= len(CONTENT)
-    assert "at risk      " in station.run("status", VOLUME).stdout
-    away.rename(places[1])
+    with away([places[1]]):
+        (directory / "file").write_bytes(CONTENT)
+        station.run("flush", VOLUME)
+        status = json.loads(station.run("status", VOLUME, "--json").stdout)
+        assert status["at_risk"]["bytes"] >= len(CONTENT)
+        assert "at risk      " in station.run("status", VOLUME).stdout
     deadline = time.monotonic() + 240  # the health board asks a bucket that is down after a pause
     while (risk := json.loads(station.run("status", VOLUME, "--json").stdout)["at_risk"])["segments"]:
         assert time.monotonic() < deadline, station.logs()
